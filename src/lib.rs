@@ -1,0 +1,10 @@
+//! Triggercast: events from devices and registries to people's screens, at once, in batches.
+//!
+//! The modules stand in the order an event travels:
+//! [`model`] (the nouns) → [`config`] and [`telemetry`] → [`mqtt`] (the server inside the binary) →
+//! [`source`] → [`batch`] → [`gateway`] → [`engine`] (starts them) → [`management`], [`cli`] → [`server`].
+//! A module imports only what stands below it or downstream of it; `tests/tidy.rs` holds that.
+
+pub mod model;
+pub mod source;
+pub mod telemetry;

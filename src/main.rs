@@ -1,0 +1,3 @@
+//! The program `triggercast`: arguments in, exit code out.
+
+fn main() {}

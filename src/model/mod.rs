@@ -1,0 +1,24 @@
+//! The nouns of the program: plain types without clock, I/O or actors, used by every other module.
+
+pub mod event;
+pub mod gateway;
+pub mod id;
+pub mod iot;
+pub mod message;
+pub mod receipt;
+pub mod secret;
+pub mod topic;
+pub mod trigger;
+
+/// Everything a user declares: who may publish, where batches go, and what connects the two.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resources {
+    /// Gateways, each with its paths.
+    pub gateways: Vec<gateway::Gateway>,
+    /// Registries of devices.
+    pub device_registries: Vec<iot::DeviceRegistry>,
+    /// Brokers with topics of any form.
+    pub brokers: Vec<iot::Broker>,
+    /// Triggers, in the v2 form: one source, several actions.
+    pub triggers: Vec<trigger::Trigger>,
+}

@@ -1,0 +1,40 @@
+//! Passwords as a user gives them: kept out of every log and debug print.
+
+use std::fmt;
+
+/// A password of the configuration: plain text, or an argon2 hash in PHC form (`$argon2id$v=19$…`).
+#[derive(Clone, PartialEq, Eq)]
+pub enum Password {
+    /// Plain text, meant for demonstrations and tests.
+    Plain(String),
+    /// An argon2 hash in PHC string form.
+    Argon2(String),
+}
+
+impl Password {
+    /// Takes a text that starts with `$argon2` as a hash and any other as the password itself.
+    pub fn new(text: String) -> Self {
+        if text.starts_with("$argon2") { Self::Argon2(text) } else { Self::Plain(text) }
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain(_) => "Plain(…)",
+            Self::Argon2(_) => "Argon2(…)",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_never_shows_the_password() {
+        let shown =
+            format!("{:?} {:?}", Password::new("hunter2".into()), Password::new("$argon2id$x".into()));
+        assert_eq!(shown, "Plain(…) Argon2(…)");
+    }
+}

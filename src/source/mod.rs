@@ -1,0 +1,44 @@
+//! Where events come in: the [`Source`] port.
+//!
+//! A source hands over groups of encoded events, each with a receipt. Two exist: the embedded MQTT
+//! server's link (`embedded`) and the client of an external broker (`mqtt`). One suite of tests runs over
+//! both. The actor that reads a source is in `actor`.
+
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use crate::model::receipt::Arrivals;
+
+pub mod mqtt;
+
+/// Something that events come from. Implementations are fed by a task of their own over a bounded queue,
+/// so that polling does no I/O.
+pub trait Source: Send + 'static {
+    /// The next group of events, in the order of arrival. `None` means that the source has ended for
+    /// good: nothing comes after it.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arrivals>>;
+
+    /// Begins to end: takes no new messages; what was taken is still handed over, then comes `None`.
+    fn stop(&mut self);
+
+    /// Whether the source works just now.
+    fn condition(&self) -> watch::Receiver<Condition>;
+}
+
+/// The state of a source, as `/readyz` tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Not connected yet, and nothing failed yet.
+    Starting,
+    /// Events can arrive.
+    Running,
+    /// No event can arrive until something outside is mended; the source keeps trying.
+    Failing {
+        /// What went wrong last.
+        error: String,
+        /// Since when it does not work.
+        since: SystemTime,
+    },
+}

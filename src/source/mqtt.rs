@@ -1,0 +1,1 @@
+//! A source on an external MQTT broker, by the client `rumqttc`.

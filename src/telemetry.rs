@@ -1,0 +1,155 @@
+//! What the program tells about itself: log lines to stderr and counters in Prometheus' text form.
+//!
+//! Everyone counts here; `management` shows the counters on `/metrics`. No line is logged per event.
+
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicI64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// The process-wide counters.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+/// One label; its values are fixed words of the program, never input.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    /// Why it happened.
+    pub reason: &'static str,
+}
+
+/// One label that names an actor type.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ActorLabel {
+    /// The actor's type name, such as `BatchActor`.
+    pub actor: &'static str,
+}
+
+/// Every counter of the program. Names are documented on `/metrics` itself.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Events that entered, over all sources.
+    pub events_received: Counter,
+    /// MQTT connections open on the embedded server.
+    pub mqtt_connections: Gauge<i64, AtomicI64>,
+    /// MQTT connections that the embedded server ended or refused, by reason.
+    pub mqtt_closed: Family<Reason, Counter>,
+    /// Messages that were not queued for an MQTT subscriber that does not keep up.
+    pub mqtt_dropped: Counter,
+    /// Messages of an external broker that were dropped (QoS 0 while the queue was full).
+    pub source_dropped: Counter,
+    /// Times the connection to an external broker was lost or could not be made.
+    pub source_disconnects: Counter,
+    /// Batches, by the reason they closed for.
+    pub batches: Family<Reason, Counter>,
+    /// Events that alone are larger than a message may be; sent as messages of their own.
+    pub oversize_events: Counter,
+    /// WebSocket connections open.
+    pub websocket_connections: Gauge<i64, AtomicI64>,
+    /// WebSocket connections ended, by reason.
+    pub websocket_closed: Family<Reason, Counter>,
+    /// WebSocket handshakes refused, by reason.
+    pub websocket_refused: Family<Reason, Counter>,
+    /// Panics that were contained, by actor.
+    pub actor_panics: Family<ActorLabel, Counter>,
+    /// Actors that were started again after their end, by actor.
+    pub actor_restarts: Family<ActorLabel, Counter>,
+}
+
+impl Metrics {
+    fn new() -> Self {
+        let mut m = Self {
+            registry: Registry::with_prefix("triggercast"),
+            events_received: Counter::default(),
+            mqtt_connections: Gauge::default(),
+            mqtt_closed: Family::default(),
+            mqtt_dropped: Counter::default(),
+            source_dropped: Counter::default(),
+            source_disconnects: Counter::default(),
+            batches: Family::default(),
+            oversize_events: Counter::default(),
+            websocket_connections: Gauge::default(),
+            websocket_closed: Family::default(),
+            websocket_refused: Family::default(),
+            actor_panics: Family::default(),
+            actor_restarts: Family::default(),
+        };
+        let r = &mut m.registry;
+        r.register("events_received", "Events that entered, over all sources", m.events_received.clone());
+        r.register("mqtt_connections", "MQTT connections open", m.mqtt_connections.clone());
+        r.register("mqtt_closed", "MQTT connections ended or refused by the server", m.mqtt_closed.clone());
+        r.register("mqtt_dropped", "Messages dropped for slow MQTT subscribers", m.mqtt_dropped.clone());
+        r.register("source_dropped", "QoS 0 messages of external brokers dropped", m.source_dropped.clone());
+        r.register(
+            "source_disconnects",
+            "Connections to external brokers lost",
+            m.source_disconnects.clone(),
+        );
+        r.register("batches", "Batches closed", m.batches.clone());
+        r.register("oversize_events", "Events larger than a message may be", m.oversize_events.clone());
+        r.register("websocket_connections", "WebSocket connections open", m.websocket_connections.clone());
+        r.register("websocket_closed", "WebSocket connections ended", m.websocket_closed.clone());
+        r.register("websocket_refused", "WebSocket handshakes refused", m.websocket_refused.clone());
+        r.register("actor_panics", "Panics contained", m.actor_panics.clone());
+        r.register("actor_restarts", "Actors started again", m.actor_restarts.clone());
+        m
+    }
+
+    /// All counters in the OpenMetrics text form.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String does not fail.
+        let _ = prometheus_client::encoding::text::encode(&mut out, &self.registry);
+        out
+    }
+
+    /// Counts one panic of an actor that was contained.
+    pub fn count_panic(&self, actor: &'static str) {
+        self.actor_panics.get_or_create(&ActorLabel { actor }).inc();
+    }
+}
+
+/// Counts one under a reason.
+pub fn count(family: &Family<Reason, Counter>, reason: &'static str) {
+    family.get_or_create(&Reason { reason }).inc();
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging to stderr. `RUST_LOG` overrides the level (default `info`). A second call does nothing.
+pub fn start_logging(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,actix_server=warn,rumqttc=error"));
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let _ = match format {
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_show_in_the_text() {
+        METRICS.count_panic("TestActor");
+        count(&METRICS.batches, "test");
+        let text = METRICS.text();
+        assert!(text.contains("triggercast_actor_panics_total{actor=\"TestActor\"} 1"), "{text}");
+        assert!(text.contains("triggercast_batches_total{reason=\"test\"}"), "{text}");
+    }
+}
