@@ -150,7 +150,7 @@ mod tests {
         ) {
             let mut filter = filter;
             if hash { filter.push("#"); }
-            prop_assume!(filter.join("/") != "" && topic.join("/") != "");
+            prop_assume!(!filter.join("/").is_empty() && !topic.join("/").is_empty());
             prop_assert_eq!(matches(&filter.join("/"), &topic.join("/")), naive(&filter, &topic));
         }
     }
