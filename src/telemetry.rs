@@ -107,10 +107,23 @@ impl Metrics {
         out
     }
 
-    /// Counts one panic of an actor that was contained.
-    pub fn count_panic(&self, actor: &'static str) {
-        self.actor_panics.get_or_create(&ActorLabel { actor }).inc();
+    /// Counts an actor that started again after its end or a panic.
+    pub fn count_restart(&self, actor: &'static str) {
+        self.actor_restarts.get_or_create(&ActorLabel { actor }).inc();
     }
+}
+
+/// Runs `work` and keeps a panic in it from going further: it is logged and counted, and `None` returned.
+/// The caller mends its own state then; the actor and everything queued for it live on.
+pub fn contain<R>(actor: &'static str, work: impl FnOnce() -> R) -> Option<R> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
+        .inspect_err(|panic| {
+            METRICS.actor_panics.get_or_create(&ActorLabel { actor }).inc();
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            tracing::error!(actor, panic = text, "a panic was contained; please report it");
+        })
+        .ok()
 }
 
 /// Counts one under a reason.
@@ -146,7 +159,8 @@ mod tests {
 
     #[test]
     fn counters_show_in_the_text() {
-        METRICS.count_panic("TestActor");
+        assert_eq!(contain("TestActor", || -> () { panic!("on purpose") }), None);
+        assert_eq!(contain("TestActor", || 7), Some(7));
         count(&METRICS.batches, "test");
         let text = METRICS.text();
         assert!(text.contains("triggercast_actor_panics_total{actor=\"TestActor\"} 1"), "{text}");

@@ -1,0 +1,320 @@
+//! Where events become batches: [`BatchActor`], one for each action of a trigger.
+//!
+//! Owns the open batch. The SourceActor sends it groups of events; it sends closed batches to the
+//! GatewayActor and takes nothing more until the gateway has them. Its mailbox holds [`MAILBOX`] groups;
+//! when it is full the SourceActor waits, and with it, in the end, the publisher. On [`Drain`] it closes
+//! the open batch.
+
+pub mod buffer;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+
+use self::buffer::{Batch, Buffer, Close};
+use crate::gateway::Broadcast;
+use crate::model::event::Event;
+use crate::model::gateway::PathKey;
+use crate::model::id::Id;
+use crate::model::message;
+use crate::model::trigger::BatchSettings;
+use crate::telemetry::{self, METRICS};
+
+/// Groups of events that may wait in the mailbox.
+pub const MAILBOX: usize = 16;
+
+/// Least time between two log lines about oversize events of one trigger.
+const OVERSIZE_LOG_PAUSE: Duration = Duration::from_secs(60);
+
+/// Groups the events of one trigger action.
+#[derive(Debug)]
+pub struct BatchActor {
+    /// The trigger's name, for log lines.
+    trigger: Id,
+    settings: BatchSettings,
+    /// The deciding part.
+    buffer: Buffer,
+    target: PathKey,
+    gateway: Recipient<Broadcast>,
+    /// Batches that closed and are not on their way yet; empty between messages.
+    closed: Vec<Batch>,
+    /// Whether a timer is set. It looks at the buffer when it runs, so that one is enough for all batches.
+    timer: Option<SpawnHandle>,
+    /// When an oversize event was last logged; they are counted always, logged once a minute.
+    oversize_logged: Option<Instant>,
+}
+
+/// Takes a group of events, in order. The reply says whether they are in the batch.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "Result<(), Lost>")]
+pub struct Push {
+    /// The events, shared with the other actions of the source.
+    pub events: Arc<[Event]>,
+}
+
+/// Closes the open batch. The reply comes when the gateway has all batches that came before.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Drain;
+
+/// The events of a group could not be taken, or not all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the batch did not take the events")]
+pub struct Lost;
+
+/// tokio's clock, which tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+impl BatchActor {
+    /// Batches for the path `target` of `gateway`.
+    pub fn new(trigger: Id, settings: BatchSettings, target: PathKey, gateway: Recipient<Broadcast>) -> Self {
+        let buffer = Buffer::new(settings);
+        Self { trigger, settings, buffer, target, gateway, closed: Vec::new(), timer: None, oversize_logged: None }
+    }
+}
+
+impl Actor for BatchActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+    }
+}
+
+impl Handler<Push> for BatchActor {
+    type Result = Result<(), Lost>;
+
+    fn handle(&mut self, push: Push, ctx: &mut Self::Context) -> Self::Result {
+        self.decide(ctx, |buffer, closed| {
+            let now = now();
+            for event in push.events.iter() {
+                buffer.push(event.clone(), now, closed);
+            }
+        })
+    }
+}
+
+impl Handler<Drain> for BatchActor {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: Drain, ctx: &mut Self::Context) -> Self::Result {
+        self.buffer.drain(&mut self.closed);
+        self.forward(ctx);
+        // A future of the actor is polled only after the gateway has taken the batches.
+        Box::pin(actix::fut::ready(()))
+    }
+}
+
+impl BatchActor {
+    /// Lets the buffer decide, contains a panic in it, and acts on what it decided.
+    fn decide(&mut self, ctx: &mut Context<Self>, work: impl FnOnce(&mut Buffer, &mut Vec<Batch>)) -> Result<(), Lost> {
+        let done = telemetry::contain("BatchActor", || work(&mut self.buffer, &mut self.closed));
+        if done.is_none() {
+            self.restart();
+        }
+        self.forward(ctx);
+        self.set_timer(ctx);
+        done.ok_or(Lost)
+    }
+
+    /// After a contained panic: what is in the open batch goes out, and a fresh buffer takes over.
+    fn restart(&mut self) {
+        self.buffer.drain(&mut self.closed);
+        self.buffer = Buffer::new(self.settings);
+        METRICS.count_restart("BatchActor");
+    }
+
+    /// Sends the closed batches on their way; the mailbox waits until the gateway has them.
+    fn forward(&mut self, ctx: &mut Context<Self>) {
+        if self.closed.is_empty() {
+            return;
+        }
+        let texts = self.closed.iter().map(|batch| message::join(&batch.events)).collect();
+        for batch in std::mem::take(&mut self.closed) {
+            telemetry::count(&METRICS.batches, batch.close.name());
+            if batch.close == Close::Oversize {
+                self.report_oversize(&batch);
+            }
+        }
+        let broadcast = Broadcast { path: self.target.path.clone(), texts };
+        ctx.wait(self.gateway.send(broadcast).into_actor(self).map(|sent, actor, ctx| {
+            if sent.is_err() {
+                tracing::error!(trigger = %actor.trigger, "the gateway has ended; the trigger starts again");
+                ctx.stop();
+            }
+        }));
+    }
+
+    fn report_oversize(&mut self, batch: &Batch) {
+        METRICS.oversize_events.inc();
+        if self.oversize_logged.is_some_and(|last| last.elapsed() < OVERSIZE_LOG_PAUSE) {
+            return;
+        }
+        self.oversize_logged = Some(Instant::now());
+        let bytes: usize = batch.events.iter().map(|event| event.json.len()).sum();
+        tracing::warn!(trigger = %self.trigger, bytes, limit = self.settings.max_bytes,
+            "an event is larger than a message may be; it is sent as a message of its own");
+    }
+
+    /// Keeps one timer running while a batch is open.
+    fn set_timer(&mut self, ctx: &mut Context<Self>) {
+        let Some(deadline) = self.buffer.deadline() else { return };
+        if self.timer.is_none() {
+            let wait = deadline.saturating_duration_since(now());
+            self.timer = Some(ctx.run_later(wait, |actor, ctx| {
+                actor.timer = None;
+                actor.buffer.close_if_due(now(), &mut actor.closed);
+                actor.forward(ctx);
+                actor.set_timer(ctx);
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use bytes::Bytes;
+    use tokio::sync::Semaphore;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// Stands for a gateway: keeps the texts, and takes a message only when it has a permit.
+    struct Recorder {
+        texts: Arc<Mutex<Vec<String>>>,
+        permits: Arc<Semaphore>,
+    }
+
+    impl Actor for Recorder {
+        type Context = Context<Self>;
+    }
+
+    impl Handler<Broadcast> for Recorder {
+        type Result = ResponseFuture<()>;
+
+        fn handle(&mut self, broadcast: Broadcast, _: &mut Self::Context) -> Self::Result {
+            let (texts, permits) = (Arc::clone(&self.texts), Arc::clone(&self.permits));
+            Box::pin(async move {
+                permits.acquire().await.unwrap().forget();
+                let new = broadcast.texts.iter().map(|text| String::from_utf8(text.to_vec()).unwrap());
+                texts.lock().unwrap().extend(new);
+            })
+        }
+    }
+
+    struct Bench {
+        batch: Addr<BatchActor>,
+        texts: Arc<Mutex<Vec<String>>>,
+        permits: Arc<Semaphore>,
+    }
+
+    impl Bench {
+        fn new(max_count: usize, max_bytes: usize, cutoff: Duration, permits: usize) -> Self {
+            let (texts, permits) = (Arc::default(), Arc::new(Semaphore::new(permits)));
+            let gateway = Recorder { texts: Arc::clone(&texts), permits: Arc::clone(&permits) }.start();
+            let target = PathKey { gateway_id: "main".into(), path: "/ws".into() };
+            let settings = BatchSettings { max_count, max_bytes, cutoff };
+            let batch = BatchActor::new("t".into(), settings, target, gateway.recipient()).start();
+            Self { batch, texts, permits }
+        }
+
+        async fn push(&self, jsons: &[&'static str]) -> Result<(), Lost> {
+            self.batch.send(push(jsons)).await.unwrap()
+        }
+
+        async fn texts(&self, count: usize) -> Vec<String> {
+            for _ in 0..10_000 {
+                if self.texts.lock().unwrap().len() >= count {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+            self.texts.lock().unwrap().clone()
+        }
+    }
+
+    fn push(jsons: &[&'static str]) -> Push {
+        let event = |json: &&'static str| Event { id: Uuid::nil(), json: Bytes::from_static(json.as_bytes()) };
+        Push { events: jsons.iter().map(event).collect() }
+    }
+
+    #[actix::test]
+    async fn full_batches_leave_at_once_and_the_rest_at_the_cutoff() {
+        tokio::time::pause();
+        let bench = Bench::new(2, 1000, Duration::from_secs(5), 100);
+        bench.push(&["1", "2", "3"]).await.unwrap();
+        assert_eq!(bench.texts(1).await, [r#"{"messages":[1,2]}"#]);
+        tokio::time::advance(Duration::from_millis(4990)).await;
+        assert_eq!(bench.texts(2).await.len(), 1);
+        tokio::time::advance(Duration::from_millis(20)).await;
+        assert_eq!(bench.texts(2).await[1], r#"{"messages":[3]}"#);
+    }
+
+    #[actix::test]
+    async fn the_timer_of_a_sent_batch_does_not_cut_the_next_one_short() {
+        tokio::time::pause();
+        let bench = Bench::new(2, 1000, Duration::from_secs(5), 100);
+        bench.push(&["1"]).await.unwrap();
+        tokio::time::advance(Duration::from_secs(3)).await;
+        bench.push(&["2", "3"]).await.unwrap();
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(bench.texts(2).await, [r#"{"messages":[1,2]}"#]);
+        tokio::time::advance(Duration::from_millis(2010)).await;
+        assert_eq!(bench.texts(2).await[1], r#"{"messages":[3]}"#);
+    }
+
+    #[actix::test]
+    async fn draining_replies_when_the_gateway_has_everything() {
+        let bench = Bench::new(10, 1000, Duration::from_secs(60), 100);
+        bench.push(&["1", "2"]).await.unwrap();
+        bench.batch.send(Drain).await.unwrap();
+        assert_eq!(*bench.texts.lock().unwrap(), [r#"{"messages":[1,2]}"#]);
+    }
+
+    #[actix::test]
+    async fn the_mailbox_fills_while_the_gateway_is_full_and_nothing_is_lost() {
+        let bench = Bench::new(1, 1000, Duration::from_secs(60), 0);
+        bench.push(&["1"]).await.unwrap();
+        let mut queued = 1;
+        while bench.batch.try_send(push(&["1"])).is_ok() {
+            queued += 1;
+            assert!(queued <= MAILBOX + 3, "the mailbox has no bound");
+        }
+        assert!(queued >= MAILBOX, "{queued}");
+        bench.permits.add_permits(1000);
+        bench.batch.send(Drain).await.unwrap();
+        assert_eq!(bench.texts.lock().unwrap().len(), queued);
+    }
+
+    #[actix::test]
+    async fn a_panic_is_contained_and_the_open_batch_is_kept() {
+        let bench = Bench::new(10, 1000, Duration::from_secs(60), 100);
+        bench.push(&["1"]).await.unwrap();
+        assert_eq!(bench.batch.send(tests_only::Panic).await.unwrap(), Err(Lost));
+        bench.push(&["2"]).await.unwrap();
+        bench.batch.send(Drain).await.unwrap();
+        assert_eq!(*bench.texts.lock().unwrap(), [r#"{"messages":[1]}"#, r#"{"messages":[2]}"#]);
+    }
+
+    mod tests_only {
+        use super::*;
+
+        /// Makes the deciding part panic, as a bug would.
+        #[derive(Message)]
+        #[rtype(result = "Result<(), Lost>")]
+        pub(super) struct Panic;
+
+        impl Handler<Panic> for BatchActor {
+            type Result = Result<(), Lost>;
+
+            fn handle(&mut self, _: Panic, ctx: &mut Self::Context) -> Self::Result {
+                self.decide(ctx, |_, _| panic!("on purpose"))
+            }
+        }
+    }
+}

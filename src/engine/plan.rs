@@ -1,0 +1,137 @@
+//! What has to run for the triggers that are wanted. Pure; used by the engine.
+
+use std::collections::BTreeMap;
+
+use crate::model::Resources;
+use crate::model::gateway::PathKey;
+use crate::model::id::Id;
+use crate::model::iot::{Alias, ExternalBroker};
+use crate::model::trigger::{Action, BatchSettings, TriggerSource};
+
+/// A source and everything that hangs on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainPlan {
+    /// What is read.
+    pub source: TriggerSource,
+    /// Where it is read.
+    pub place: Place,
+    /// One entry for each action of each trigger with this source, in the order of the triggers.
+    pub batches: Vec<BatchPlan>,
+}
+
+/// Where a source's topics are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// On the embedded MQTT server.
+    Embedded,
+    /// On an external broker.
+    External {
+        /// The broker.
+        broker: ExternalBroker,
+        /// Other names of device topics, to be told back to standard topics.
+        aliases: Vec<Alias>,
+    },
+}
+
+/// One batch actor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchPlan {
+    /// The trigger's name.
+    pub trigger: Id,
+    /// When its batches close.
+    pub settings: BatchSettings,
+    /// Where they go.
+    pub target: PathKey,
+}
+
+/// The chains for all triggers: one for each distinct source.
+pub fn plan(resources: &Resources) -> Vec<ChainPlan> {
+    let mut chains: BTreeMap<&TriggerSource, ChainPlan> = BTreeMap::new();
+    for trigger in &resources.triggers {
+        let chain = chains.entry(&trigger.source).or_insert_with(|| ChainPlan {
+            source: trigger.source.clone(),
+            place: place(resources, &trigger.source),
+            batches: Vec::new(),
+        });
+        chain.batches.extend(trigger.actions.iter().map(|action| match action {
+            Action::GatewayWebsocketBroadcast { target, .. } => BatchPlan {
+                trigger: trigger.name.clone(),
+                settings: trigger.batch,
+                target: target.clone(),
+            },
+        }));
+    }
+    chains.into_values().collect()
+}
+
+fn place(resources: &Resources, source: &TriggerSource) -> Place {
+    let (external, aliases) = match source {
+        TriggerSource::IotMessage { registry_id, .. } => {
+            let registry = resources.device_registries.iter().find(|registry| registry.id == *registry_id);
+            let aliases = registry.iter().flat_map(|r| &r.devices).flat_map(|device| device.aliases.clone());
+            (registry.and_then(|registry| registry.external.clone()), aliases.collect())
+        }
+        TriggerSource::IotBrokerMessage { broker_id, .. } => {
+            let broker = resources.brokers.iter().find(|broker| broker.id == *broker_id);
+            (broker.and_then(|broker| broker.external.clone()), Vec::new())
+        }
+    };
+    external.map_or(Place::Embedded, |broker| Place::External { broker, aliases })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::iot::{Broker, DeviceRegistry};
+    use crate::model::trigger::Trigger;
+
+    fn trigger(name: &str, source: &TriggerSource, paths: &[&str]) -> Trigger {
+        let action = |path: &&str| Action::GatewayWebsocketBroadcast {
+            target: PathKey { gateway_id: "main".into(), path: (*path).into() },
+            service_account_id: "sa".into(),
+        };
+        Trigger {
+            name: name.into(),
+            source: source.clone(),
+            batch: BatchSettings::default(),
+            actions: paths.iter().map(action).collect(),
+        }
+    }
+
+    #[test]
+    fn triggers_with_the_same_source_share_it() {
+        let topic = |topic: Option<&str>| TriggerSource::IotMessage {
+            registry_id: "factory".into(),
+            device_id: None,
+            mqtt_topic: topic.map(Into::into),
+        };
+        let plant = TriggerSource::IotBrokerMessage { broker_id: "plant".into(), mqtt_topic: None };
+        let external = ExternalBroker { host: "h".into(), port: 1, credentials: None };
+        let resources = Resources {
+            device_registries: vec![DeviceRegistry { id: "factory".into(), password: None, devices: vec![], external: None }],
+            brokers: vec![Broker { id: "plant".into(), password: None, external: Some(external.clone()) }],
+            triggers: vec![
+                trigger("one", &topic(None), &["/a"]),
+                trigger("two", &topic(Some("$devices/+/events")), &["/a"]),
+                trigger("three", &topic(None), &["/b", "/c"]),
+                trigger("four", &plant, &["/a"]),
+            ],
+            ..Resources::default()
+        };
+        let chains = plan(&resources);
+        let shape: Vec<_> = chains
+            .iter()
+            .map(|chain| (chain.source.to_string(), chain.batches.iter().map(|b| format!("{}{}", b.trigger, b.target.path)).collect::<Vec<_>>()))
+            .collect();
+        assert_eq!(
+            shape,
+            [
+                ("factory (all topics)".to_owned(), vec!["one/a".to_owned(), "three/b".into(), "three/c".into()]),
+                ("factory $devices/+/events".into(), vec!["two/a".into()]),
+                ("plant (all topics)".into(), vec!["four/a".into()]),
+            ]
+        );
+        assert_eq!(chains[0].place, Place::Embedded);
+        assert_eq!(chains[2].place, Place::External { broker: external, aliases: vec![] });
+    }
+}

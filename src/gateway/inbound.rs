@@ -1,0 +1,237 @@
+//! What clients may send: frame headers are judged before their payload is read, fragments are joined.
+//!
+//! Pure; used by the session. The codec of actix-http waits for a whole frame before it looks at its
+//! length, so [`Scanner`] stands in front of it and lets only whole, lawful frames through.
+
+use actix_http::ws::Item;
+use bytes::{Bytes, BytesMut};
+
+use super::close::Close;
+use crate::model::gateway::{MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
+
+/// Most frames of one message; it stops endless empty fragments.
+const MAX_FRAGMENTS: usize = 1024;
+
+/// What stands at the start of the input.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Scan {
+    /// Not a whole frame yet.
+    Incomplete,
+    /// A lawful frame of this many bytes, header included.
+    Frame(usize),
+    /// A frame that is refused by its header.
+    Refuse(Close),
+}
+
+/// Judges frame headers; remembers how long the message in progress is.
+#[derive(Debug, Default)]
+pub(super) struct Scanner {
+    message_len: usize,
+    fragments: usize,
+}
+
+impl Scanner {
+    /// Judges the frame that `input` starts with.
+    pub(super) fn scan(&mut self, input: &[u8]) -> Scan {
+        let [first, second, ..] = *input else { return Scan::Incomplete };
+        let (fin, reserved, opcode) = (first & 0x80 != 0, first & 0x70, first & 0x0f);
+        let (masked, short_len) = (second & 0x80 != 0, usize::from(second & 0x7f));
+        let control = opcode >= 0x8;
+        let known = matches!(opcode, 0x0..=0x2 | 0x8..=0xa);
+        if reserved != 0 || !known || !masked || (control && (!fin || short_len > 125)) {
+            return Scan::Refuse(Close::Protocol);
+        }
+        let (len_bytes, payload_len) = match (short_len, input) {
+            (126, [_, _, a, b, ..]) => (2, u64::from(u16::from_be_bytes([*a, *b]))),
+            (127, [_, _, a, b, c, d, e, f, g, h, ..]) => {
+                (8, u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]))
+            }
+            (126 | 127, _) => return Scan::Incomplete,
+            (len, _) => (0, len as u64),
+        };
+        if payload_len > MAX_FRAME_BYTES as u64 {
+            return Scan::Refuse(Close::TooBig);
+        }
+        let payload_len = payload_len as usize;
+        let before = if opcode == 0 { self.message_len } else { 0 };
+        let fragments = if opcode == 0 { self.fragments + 1 } else { 1 };
+        if !control && (before + payload_len > MAX_MESSAGE_BYTES || fragments > MAX_FRAGMENTS) {
+            return Scan::Refuse(Close::TooBig);
+        }
+        let frame_len = 2 + len_bytes + 4 + payload_len;
+        if input.len() < frame_len {
+            return Scan::Incomplete;
+        }
+        if !control {
+            self.message_len = before + payload_len;
+            self.fragments = fragments;
+        }
+        Scan::Frame(frame_len)
+    }
+}
+
+/// A whole message of a client.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Message {
+    /// UTF-8 text.
+    Text(Bytes),
+    /// Anything else.
+    Binary(Bytes),
+}
+
+/// Joins fragments; the codec has checked their order already, the scanner their length.
+#[derive(Debug, Default)]
+pub(super) struct Joiner {
+    text: bool,
+    parts: BytesMut,
+    /// How many bytes of `parts` are known to be UTF-8.
+    checked: usize,
+}
+
+impl Joiner {
+    /// Takes a fragment; gives the message when it was the last.
+    pub(super) fn push(&mut self, item: Item) -> Result<Option<Message>, Close> {
+        let (part, last) = match item {
+            Item::FirstText(part) => (self.begin(true, part), false),
+            Item::FirstBinary(part) => (self.begin(false, part), false),
+            Item::Continue(part) => (part, false),
+            Item::Last(part) => (part, true),
+        };
+        self.parts.extend_from_slice(&part);
+        if self.text {
+            self.check(last)?;
+        }
+        if !last {
+            return Ok(None);
+        }
+        let whole = std::mem::take(&mut self.parts).freeze();
+        Ok(Some(if self.text { Message::Text(whole) } else { Message::Binary(whole) }))
+    }
+
+    fn begin(&mut self, text: bool, part: Bytes) -> Bytes {
+        *self = Self { text, ..Self::default() };
+        part
+    }
+
+    /// Checks what is new. A code point that the fragment's end cuts is checked with the next fragment.
+    fn check(&mut self, last: bool) -> Result<(), Close> {
+        match std::str::from_utf8(&self.parts[self.checked..]) {
+            Ok(_) => self.checked = self.parts.len(),
+            Err(error) if error.error_len().is_none() && !last => self.checked += error.valid_up_to(),
+            Err(_) => return Err(Close::NotUtf8),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frame(first: u8, len: usize) -> Vec<u8> {
+        let mut out = vec![first];
+        match len {
+            0..=125 => out.push(0x80 | len as u8),
+            126..=65_535 => {
+                out.push(0x80 | 126);
+                out.extend((len as u16).to_be_bytes());
+            }
+            _ => {
+                out.push(0x80 | 127);
+                out.extend((len as u64).to_be_bytes());
+            }
+        }
+        out.extend([0; 4]);
+        out.extend(vec![0; len]);
+        out
+    }
+
+    #[test]
+    fn an_oversize_frame_is_refused_by_its_header_alone() {
+        for header in [&frame(0x82, 32_769)[..4], &frame(0x82, 1 << 20)[..10], &frame(0x01, 40_000)[..4]] {
+            assert_eq!(Scanner::default().scan(header), Scan::Refuse(Close::TooBig));
+        }
+        let whole = frame(0x82, 32_768);
+        assert_eq!(Scanner::default().scan(&whole[..4]), Scan::Incomplete);
+        assert_eq!(Scanner::default().scan(&whole), Scan::Frame(whole.len()));
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_refused_at_the_header_that_passes_it() {
+        let mut scanner = Scanner::default();
+        for first in [0x01, 0x00, 0x00, 0x00] {
+            let fragment = frame(first, 32_768);
+            assert_eq!(scanner.scan(&fragment), Scan::Frame(fragment.len()));
+        }
+        let ping = frame(0x89, 5);
+        assert_eq!(scanner.scan(&ping), Scan::Frame(ping.len()));
+        assert_eq!(scanner.scan(&frame(0x80, 1)[..6]), Scan::Refuse(Close::TooBig));
+    }
+
+    #[test]
+    fn empty_fragments_end_some_time() {
+        let mut scanner = Scanner::default();
+        scanner.scan(&frame(0x01, 0));
+        let scans: Vec<_> = (0..MAX_FRAGMENTS).map(|_| scanner.scan(&frame(0x00, 0))).collect();
+        assert_eq!(scans.last(), Some(&Scan::Refuse(Close::TooBig)));
+        assert_eq!(scans[MAX_FRAGMENTS - 2], Scan::Frame(6));
+    }
+
+    #[test]
+    fn broken_headers_are_protocol_errors() {
+        for bad in [
+            [0x81, 0x05], // unmasked
+            [0xc1, 0x80], // RSV1
+            [0x83, 0x80], // unknown opcode
+            [0x8b, 0x80], // unknown control opcode
+            [0x09, 0x80], // fragmented ping
+            [0x89, 0xfe], // ping of more than 125 bytes
+        ] {
+            assert_eq!(Scanner::default().scan(&bad), Scan::Refuse(Close::Protocol), "{bad:?}");
+        }
+    }
+
+    fn bytes(data: &[u8]) -> Bytes {
+        Bytes::copy_from_slice(data)
+    }
+
+    #[test]
+    fn joins_fragments_cut_inside_a_code_point() {
+        let mut joiner = Joiner::default();
+        let text = "aü€".as_bytes();
+        assert_eq!(joiner.push(Item::FirstText(bytes(&text[..2]))), Ok(None));
+        assert_eq!(joiner.push(Item::Continue(bytes(&text[2..4]))), Ok(None));
+        assert_eq!(joiner.push(Item::Last(bytes(&text[4..]))), Ok(Some(Message::Text(bytes(text)))));
+    }
+
+    #[test]
+    fn refuses_bad_utf8_in_any_fragment() {
+        let mut joiner = Joiner::default();
+        assert_eq!(joiner.push(Item::FirstText(bytes(b"\xff"))), Err(Close::NotUtf8));
+        let mut joiner = Joiner::default();
+        joiner.push(Item::FirstText(bytes(b"a\xe2"))).unwrap();
+        assert_eq!(joiner.push(Item::Last(bytes(b""))), Err(Close::NotUtf8));
+        let mut joiner = Joiner::default();
+        joiner.push(Item::FirstBinary(bytes(b"\xff"))).unwrap();
+        assert_eq!(joiner.push(Item::Last(bytes(b"\xfe"))), Ok(Some(Message::Binary(bytes(b"\xff\xfe")))));
+    }
+
+    proptest! {
+        #[test]
+        fn scanning_never_panics_and_never_passes_the_limits(input in prop::collection::vec(any::<u8>(), 0..40)) {
+            if let Scan::Frame(len) = Scanner::default().scan(&input) {
+                prop_assert!(len <= input.len());
+            }
+        }
+
+        #[test]
+        fn text_cut_anywhere_is_accepted_like_the_whole(text: String, cut: prop::sample::Index) {
+            let at = cut.index(text.len() + 1);
+            let mut joiner = Joiner::default();
+            joiner.push(Item::FirstText(bytes(&text.as_bytes()[..at]))).unwrap();
+            prop_assert_eq!(joiner.push(Item::Last(bytes(&text.as_bytes()[at..]))), Ok(Some(Message::Text(bytes(text.as_bytes())))));
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The shard: everything of the gateways that lives on one worker thread.
+//!
+//! [`Shard`] holds the ring and the sessions of every path; the upgrade service adds sessions, their
+//! tasks remove them. [`ShardActor`] is its mailbox: GatewayActors send it encoded frames, the server
+//! tells it to close. It holds [`MAILBOX`] messages; when it is full the GatewayActor waits. All frames
+//! that wait in the mailbox are joined and written together; while it writes it takes nothing new.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use bytes::{Bytes, BytesMut};
+use slab::Slab;
+use tokio::net::TcpStream;
+use uuid::Uuid;
+
+use super::close::Close;
+use super::directory::{PathEntry, Place};
+use super::frame;
+use super::ring::Ring;
+use super::session;
+use super::socket::Session;
+use crate::model::gateway::PathKey;
+use crate::telemetry::{self, METRICS};
+
+/// Messages that may wait in the mailbox. One holds at most the batches of one group of events.
+pub(super) const MAILBOX: usize = 32;
+/// Sessions that are written to before other tasks of the worker have their turn.
+const CHUNK: usize = 256;
+/// Bytes that are appended to a ring before its sessions are written to: a client that keeps up is
+/// offered everything before the ring may drop it.
+const ROUND_BYTES: usize = 512 * 1024;
+/// How often the worker's clock moves.
+const TICK: Duration = Duration::from_secs(1);
+/// Closings of a drain come in steps of this length.
+const DRAIN_STEP: Duration = Duration::from_millis(20);
+
+/// One path on one worker.
+pub(super) struct PathLog {
+    pub(super) entry: Arc<PathEntry>,
+    pub(super) ring: RefCell<Ring>,
+    sessions: RefCell<Slab<Rc<Session>>>,
+    /// Seconds since the worker started, moved by the tick: cheap to read.
+    pub(super) clock: Rc<Cell<u32>>,
+    /// When frames were appended last.
+    pub(super) last_append: Cell<u32>,
+}
+
+/// The paths and sessions of one worker.
+pub(super) struct Shard {
+    worker: usize,
+    paths: RefCell<HashMap<PathKey, Rc<PathLog>>>,
+    started: Instant,
+    clock: Rc<Cell<u32>>,
+    stopping: Cell<bool>,
+}
+
+impl Shard {
+    /// The shard of the worker with this number, without sessions.
+    pub(super) fn new(worker: usize) -> Rc<Self> {
+        Rc::new(Self {
+            worker,
+            paths: RefCell::default(),
+            started: Instant::now(),
+            clock: Rc::default(),
+            stopping: Cell::new(false),
+        })
+    }
+
+    /// Whether new sessions are refused.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Makes a session of an upgraded socket. `answer` is the 101 response, which goes out first; `early`
+    /// are bytes that the client sent behind its request. From here on every frame of the path reaches it.
+    pub(super) fn adopt(
+        self: &Rc<Self>,
+        io: TcpStream,
+        entry: &Arc<PathEntry>,
+        place: Place,
+        id: Uuid,
+        answer: Bytes,
+        early: BytesMut,
+    ) {
+        let log = self.path(entry);
+        entry.enter(self.worker);
+        METRICS.websocket_connections.inc();
+        let session = Rc::new(Session::new(io, Rc::clone(&log), place, id, answer));
+        session.slot.set(log.sessions.borrow_mut().insert(Rc::clone(&session)));
+        actix_rt::spawn(session::run(Rc::clone(self), session, early));
+    }
+
+    /// Forgets a session that has ended.
+    pub(super) fn leave(&self, session: &Session) {
+        let log = &session.log;
+        log.sessions.borrow_mut().try_remove(session.slot.get());
+        log.entry.leave(self.worker);
+        METRICS.websocket_connections.dec();
+        telemetry::count(&METRICS.websocket_closed, session.ended_as());
+        tracing::debug!(connection = %session.id, path = %log.entry.key, reason = session.ended_as(), "closed");
+        if log.sessions.borrow().is_empty() {
+            // Nobody reads: the ring and the room for sessions go with the last one.
+            *log.sessions.borrow_mut() = Slab::new();
+            let head = log.ring.borrow().head();
+            log.ring.borrow_mut().trim(head);
+        }
+    }
+
+    fn path(&self, entry: &Arc<PathEntry>) -> Rc<PathLog> {
+        let mut paths = self.paths.borrow_mut();
+        let log = paths.entry(entry.key.clone()).or_insert_with(|| {
+            Rc::new(PathLog {
+                entry: Arc::clone(entry),
+                ring: RefCell::new(Ring::new(entry.backlog_bytes)),
+                sessions: RefCell::default(),
+                clock: Rc::clone(&self.clock),
+                last_append: Cell::new(self.clock.get()),
+            })
+        });
+        Rc::clone(log)
+    }
+
+    fn logs(&self) -> Vec<Rc<PathLog>> {
+        self.paths.borrow().values().cloned().collect()
+    }
+
+    fn sessions(&self) -> usize {
+        self.paths.borrow().values().map(|log| log.sessions.borrow().len()).sum()
+    }
+
+    fn tick(&self) {
+        self.clock.set(self.started.elapsed().as_secs() as u32);
+        for log in self.logs() {
+            log.each(|session| session.tick(self.clock.get()));
+            let lowest = log.lowest_cursor();
+            log.ring.borrow_mut().trim(lowest);
+        }
+    }
+}
+
+impl PathLog {
+    /// Calls `visit` for every session. It must not add or remove sessions.
+    fn each(&self, mut visit: impl FnMut(&Session)) {
+        for (_, session) in self.sessions.borrow().iter() {
+            visit(session);
+        }
+    }
+
+    /// The lowest position that a session still reads, or the head.
+    fn lowest_cursor(&self) -> u64 {
+        let head = self.ring.borrow().head();
+        let mut lowest = head;
+        self.each(|session| lowest = lowest.min(session.cursor().unwrap_or(head)));
+        lowest
+    }
+
+    /// Appends frames and writes them to every session that keeps up, a round at a time.
+    async fn write(&self, segments: Vec<Bytes>) {
+        self.last_append.set(self.clock.get());
+        let mut segments = frame::join(segments).into_iter().peekable();
+        while segments.peek().is_some() {
+            let mut round = 0;
+            while let Some(segment) = segments.next_if(|next| round == 0 || round + next.len() <= ROUND_BYTES) {
+                round += segment.len();
+                self.ring.borrow_mut().append(segment);
+            }
+            self.offer().await;
+        }
+    }
+
+    async fn offer(&self) {
+        let floor = self.ring.borrow().floor();
+        let mut next = 0;
+        loop {
+            {
+                let sessions = self.sessions.borrow();
+                // Keys of a slab stay what they are while other tasks add and remove sessions.
+                let end = (next + CHUNK).min(sessions.capacity());
+                for slot in next..end {
+                    if let Some(session) = sessions.get(slot) {
+                        session.offer(floor);
+                    }
+                }
+                next = end;
+                if next >= sessions.capacity() {
+                    break;
+                }
+            }
+            // The worker looks at its sockets and timers in between.
+            tokio::task::yield_now().await;
+        }
+        let lowest = self.lowest_cursor();
+        self.ring.borrow_mut().trim(lowest.max(floor));
+    }
+}
+
+/// The mailbox of a worker's shard.
+pub(super) struct ShardActor {
+    shard: Rc<Shard>,
+    /// Frames that came since the last write, by path, in order.
+    pending: Vec<(Rc<PathLog>, Vec<Bytes>)>,
+}
+
+/// Writes frames to every session of a path on this worker.
+#[derive(Debug, Clone, Message)]
+#[rtype(result = "()")]
+pub(super) struct Deliver {
+    /// The path.
+    pub(super) path: PathKey,
+    /// Whole frames.
+    pub(super) segments: Vec<Bytes>,
+}
+
+/// Refuses new sessions and closes all with [`Close::Restart`] after what is queued has been sent, spread
+/// over a time. The reply comes when none is left; those that do not take their frames are reset.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub(super) struct CloseAll {
+    /// The closings are spread over this time.
+    pub(super) spread: Duration,
+    /// Sessions that are left this long after their closing are reset.
+    pub(super) patience: Duration,
+}
+
+impl ShardActor {
+    /// The actor for `shard`; start it on the shard's own thread.
+    pub(super) fn new(shard: Rc<Shard>) -> Self {
+        Self { shard, pending: Vec::new() }
+    }
+
+    /// Writes what is pending. The mailbox waits meanwhile, so that it fills, and says so to the gateways.
+    fn write_pending(&mut self, ctx: &mut Context<Self>) {
+        let pending = std::mem::take(&mut self.pending);
+        let write = async move {
+            for (log, segments) in pending {
+                log.write(segments).await;
+            }
+        };
+        ctx.wait(write.into_actor(self));
+    }
+}
+
+impl Actor for ShardActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        ctx.run_interval(TICK, |actor, _| {
+            telemetry::contain("ShardActor", || actor.shard.tick());
+        });
+    }
+}
+
+impl Handler<Deliver> for ShardActor {
+    type Result = ();
+
+    fn handle(&mut self, deliver: Deliver, ctx: &mut Self::Context) {
+        // Without a log there was never a session of this path here.
+        let Some(log) = self.shard.paths.borrow().get(&deliver.path).cloned() else { return };
+        if self.pending.is_empty() {
+            // Futures run after the mailbox is empty: all that waits there is written together.
+            ctx.spawn(actix::fut::ready(()).map(|(), actor: &mut Self, ctx| actor.write_pending(ctx)));
+        }
+        match self.pending.iter_mut().find(|(known, _)| Rc::ptr_eq(known, &log)) {
+            Some((_, segments)) => segments.extend(deliver.segments),
+            None => self.pending.push((log, deliver.segments)),
+        }
+    }
+}
+
+impl Handler<CloseAll> for ShardActor {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, close: CloseAll, _: &mut Self::Context) -> Self::Result {
+        self.shard.stopping.set(true);
+        let shard = Rc::clone(&self.shard);
+        Box::pin(async move { close_all(&shard, close).await }.into_actor(self))
+    }
+}
+
+async fn close_all(shard: &Shard, close: CloseAll) {
+    let sessions: Vec<Rc<Session>> =
+        shard.logs().iter().flat_map(|log| log.sessions.borrow().iter().map(|(_, s)| Rc::clone(s)).collect::<Vec<_>>()).collect();
+    let steps = (close.spread.as_millis() / DRAIN_STEP.as_millis()).max(1) as usize;
+    let seconds = close.patience.as_secs() as u32 + 1;
+    for group in sessions.chunks(sessions.len().div_ceil(steps).max(1)) {
+        for session in group {
+            session.drain(Close::Restart, seconds);
+        }
+        tokio::time::sleep(DRAIN_STEP).await;
+    }
+    drop(sessions);
+    let deadline = Instant::now() + close.patience;
+    while shard.sessions() > 0 && Instant::now() < deadline {
+        tokio::time::sleep(DRAIN_STEP).await;
+    }
+}

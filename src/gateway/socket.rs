@@ -1,0 +1,429 @@
+//! A session's side of its socket: the cursor over the path's ring, the control frames, the closing.
+//!
+//! `Session` lives on one worker and is written by two: the shard offers it new frames, its own task goes
+//! on when the socket was full. Nothing here waits; who is blocked says so and is woken by its task.
+//! Its only queue is that of control frames, [`MAX_CONTROL_BYTES`]; a client that fills it is cut off.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use uuid::Uuid;
+
+use super::close::Close;
+use super::directory::Place;
+use super::frame;
+use super::ring::Ring;
+use super::shard::PathLog;
+
+/// Control frames that may wait while a client does not read, in bytes. It holds pongs and the close.
+pub(super) const MAX_CONTROL_BYTES: usize = 16 * 1024;
+/// Seconds from our close frame to the reset of a connection whose client does not answer.
+const CLOSE_SECONDS: u32 = 2;
+/// The same for a client that is closed because it is slow: it has much to read before the close frame.
+const SLOW_CLOSE_SECONDS: u32 = 10;
+/// Seconds without input after which a ping is sent.
+const PING_AFTER: u32 = 15;
+/// Seconds without input after which the peer is dead.
+const DEAD_AFTER: u32 = 35;
+/// Seconds without a message in either direction, or a ping of the client, after which it is idle.
+const IDLE_AFTER: u32 = 600;
+/// Seconds a connection lives.
+const LIFETIME: u32 = 3600;
+/// Unsent bytes that the kernel takes per connection before the socket counts as full.
+const NOTSENT_LOWAT: u32 = 128 * 1024;
+/// Bytes that one read takes from a socket.
+const READ_BYTES: usize = 16 * 1024;
+/// Slices in one vectored write.
+const MAX_SLICES: usize = 16;
+
+/// Where a session stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Frames flow.
+    Open,
+    /// Open, to be closed when everything in the ring is sent.
+    Draining(Close),
+    /// Our close frame is queued or sent; waiting for the client's.
+    CloseSent,
+    /// As `CloseSent`, after a violation: what the client sends is thrown away.
+    Discarding,
+    /// The client's close frame came; done when our answer is sent.
+    PeerClosed,
+    /// Over.
+    Ended,
+}
+
+/// What a flush left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// Everything is sent.
+    Idle,
+    /// The socket is full.
+    Blocked,
+    /// The connection is broken.
+    Broken,
+}
+
+/// One WebSocket connection.
+pub(super) struct Session {
+    /// Shown to the client as `X-Yc-Apigateway-Websocket-Connection-Id`.
+    pub(super) id: Uuid,
+    pub(super) log: Rc<PathLog>,
+    /// Key in the path's slab of sessions.
+    pub(super) slot: Cell<usize>,
+    io: TcpStream,
+    /// Position in the path's ring.
+    cursor: Cell<u64>,
+    /// The ring has dropped what follows the cursor, or must not be read any more.
+    detached: Cell<bool>,
+    control: RefCell<VecDeque<Bytes>>,
+    control_len: Cell<usize>,
+    /// The first control frame is sent in part, so it must be finished before anything else.
+    mid_control: Cell<bool>,
+    phase: Cell<Phase>,
+    /// The write side is shut down.
+    shut: Cell<bool>,
+    /// When a closing connection is reset, on the worker's clock of seconds.
+    deadline: Cell<u32>,
+    opened: u32,
+    last_input: Cell<u32>,
+    last_activity: Cell<u32>,
+    pinged: Cell<bool>,
+    blocked: Cell<bool>,
+    /// Why the input is refused, from the header scan to the actor.
+    fault: Cell<Option<Close>>,
+    waker: RefCell<Option<Waker>>,
+    ended_as: Cell<&'static str>,
+    _place: Place,
+}
+
+impl Session {
+    /// Takes over a socket. `answer` is the 101 response: it goes out first.
+    pub(super) fn new(io: TcpStream, log: Rc<PathLog>, place: Place, id: Uuid, answer: Bytes) -> Self {
+        // Both options only tune; a platform without them works as well.
+        let _ = io.set_nodelay(true);
+        #[cfg(target_os = "linux")]
+        let _ = SockRef::from(&io).set_tcp_notsent_lowat(NOTSENT_LOWAT);
+        let now = log.clock.get();
+        let head = log.ring.borrow().head();
+        Self {
+            id,
+            cursor: Cell::new(head),
+            slot: Cell::new(0),
+            io,
+            detached: Cell::new(false),
+            control_len: Cell::new(answer.len()),
+            control: RefCell::new(VecDeque::from([answer])),
+            mid_control: Cell::new(false),
+            phase: Cell::new(Phase::Open),
+            shut: Cell::new(false),
+            deadline: Cell::new(u32::MAX),
+            opened: now,
+            last_input: Cell::new(now),
+            last_activity: Cell::new(now),
+            pinged: Cell::new(false),
+            blocked: Cell::new(false),
+            fault: Cell::new(None),
+            waker: RefCell::new(None),
+            ended_as: Cell::new("connection_lost"),
+            _place: place,
+            log,
+        }
+    }
+
+    /// Position in the ring, or `None` when the session reads it no more.
+    pub(super) fn cursor(&self) -> Option<u64> {
+        (!self.detached.get()).then(|| self.cursor.get())
+    }
+
+    /// The counter's word for how the session ended.
+    pub(super) fn ended_as(&self) -> &'static str {
+        self.ended_as.get()
+    }
+
+    /// Whether nothing is left to do for it.
+    pub(super) fn is_ended(&self) -> bool {
+        self.phase.get() == Phase::Ended
+    }
+
+    /// Whether input is thrown away.
+    pub(super) fn is_discarding(&self) -> bool {
+        self.phase.get() == Phase::Discarding
+    }
+
+    // --- What the shard calls -----------------------------------------------------------------------
+
+    /// New frames are in the ring: writes them if nothing stands before them. A cursor below `floor` is
+    /// too slow after that.
+    pub(super) fn offer(&self, floor: u64) {
+        if self.detached.get() || self.is_ended() {
+            return;
+        }
+        if !self.blocked.get() {
+            match self.flush() {
+                Flow::Idle => return,
+                Flow::Blocked => self.wake(),
+                Flow::Broken => return self.end("connection_lost", false),
+            }
+        }
+        if self.cursor.get() < floor {
+            self.detach();
+        }
+    }
+
+    /// The worker's clock moved: pings, and ends what is idle, old, dead or does not close.
+    pub(super) fn tick(&self, now: u32) {
+        let silent = now.saturating_sub(self.last_input.get());
+        let active = self.last_activity.get().max(self.log.last_append.get());
+        match self.phase.get() {
+            Phase::Ended => {}
+            _ if now >= self.deadline.get() => self.end(self.ended_as.get(), true),
+            _ if silent >= DEAD_AFTER => self.end("dead", true),
+            Phase::Open if now.saturating_sub(self.opened) >= LIFETIME => self.close(Close::Lifetime),
+            Phase::Open if now.saturating_sub(active.max(self.opened)) >= IDLE_AFTER => self.close(Close::Idle),
+            Phase::Open if silent >= PING_AFTER && !self.pinged.replace(true) => {
+                self.push_control(frame::PING);
+                self.wake();
+            }
+            _ => {}
+        }
+    }
+
+    /// Closes when everything that is in the ring by now has been sent, at the latest after `seconds`.
+    pub(super) fn drain(&self, close: Close, seconds: u32) {
+        if self.phase.get() == Phase::Open {
+            self.ended_as.set(close.name());
+            self.phase.set(Phase::Draining(close));
+            self.deadline.set(self.log.clock.get() + seconds);
+            self.wake();
+        }
+    }
+
+    // --- What the session's actor calls -------------------------------------------------------------
+
+    /// Queues a close frame. Frames of the ring that are not begun are not sent any more.
+    pub(super) fn close(&self, close: Close) {
+        if !matches!(self.phase.get(), Phase::Open | Phase::Draining(_)) {
+            return;
+        }
+        self.ended_as.set(close.name());
+        self.phase.set(if close.is_violation() { Phase::Discarding } else { Phase::CloseSent });
+        let seconds = if close == Close::TooSlow { SLOW_CLOSE_SECONDS } else { CLOSE_SECONDS };
+        // The deadline is set once: a peer cannot move it by sending more.
+        self.deadline.set(self.log.clock.get() + seconds + 1);
+        self.push_control(frame::close(close));
+        self.wake();
+    }
+
+    /// The client's close frame came. True when it has to be answered.
+    pub(super) fn peer_closed(&self) -> bool {
+        let phase = self.phase.replace(Phase::PeerClosed);
+        if matches!(phase, Phase::Open | Phase::Draining(_)) {
+            self.ended_as.set("client");
+            self.deadline.set(self.log.clock.get() + CLOSE_SECONDS + 1);
+            return true;
+        }
+        false
+    }
+
+    /// A message or a ping came: the connection is in use.
+    pub(super) fn touch(&self) {
+        self.last_activity.set(self.log.clock.get());
+    }
+
+    /// Why the input was refused, once.
+    pub(super) fn take_fault(&self) -> Option<Close> {
+        self.fault.take()
+    }
+
+    /// Remembers why the input is refused.
+    pub(super) fn set_fault(&self, close: Close) {
+        self.fault.set(Some(close));
+    }
+
+    // --- What the session's task calls --------------------------------------------------------------
+
+    /// Queues what the actor wants to send: pongs and the answer to a close frame.
+    pub(super) fn push_control(&self, frame: Bytes) {
+        let len = self.control_len.get() + frame.len();
+        if len > MAX_CONTROL_BYTES {
+            return self.end("control_flood", true);
+        }
+        self.control_len.set(len);
+        self.control.borrow_mut().push_back(frame);
+    }
+
+    /// The input has ended.
+    pub(super) fn input_ended(&self) {
+        self.end(self.ended_as.get(), false);
+    }
+
+    /// Writes what can be written and arranges to be woken for the rest. Ready when the session is over.
+    pub(super) fn poll_output(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if self.is_ended() {
+                return Poll::Ready(());
+            }
+            match self.flush() {
+                Flow::Broken => self.end(self.ended_as.get(), false),
+                Flow::Blocked => match self.io.poll_write_ready(cx) {
+                    // The kernel has room again, so the peer has taken bytes: it lives.
+                    Poll::Ready(Ok(())) => {
+                        self.blocked.set(false);
+                        self.last_input.set(self.log.clock.get());
+                    }
+                    Poll::Ready(Err(_)) => self.end(self.ended_as.get(), false),
+                    Poll::Pending => return self.park(cx),
+                },
+                Flow::Idle => match self.phase.get() {
+                    Phase::PeerClosed => self.end(self.ended_as.get(), false),
+                    Phase::Discarding if !self.shut.replace(true) => {
+                        // The client reads our close frame and then the end; its input is still emptied.
+                        let _ = SockRef::from(&self.io).shutdown(Shutdown::Write);
+                    }
+                    _ => return self.park(cx),
+                },
+            }
+        }
+    }
+
+    /// Reads what is there and appends it to `bytes`, or throws it away. `Ok(0)` is the end of the input.
+    pub(super) fn poll_input(&self, cx: &mut Context<'_>, bytes: Option<&mut BytesMut>) -> Poll<io::Result<usize>> {
+        loop {
+            std::task::ready!(self.io.poll_read_ready(cx))?;
+            // One buffer on the stack for a short while, instead of one in every idle session.
+            let mut scratch = [0; READ_BYTES];
+            match self.io.try_read(&mut scratch) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(read) => {
+                    self.last_input.set(self.log.clock.get());
+                    self.pinged.set(false);
+                    if let Some(bytes) = bytes {
+                        bytes.extend_from_slice(&scratch[..read]);
+                    }
+                    return Poll::Ready(Ok(read));
+                }
+            }
+        }
+    }
+
+    // --- Inside -------------------------------------------------------------------------------------
+
+    fn park(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Ends the session. `reset` throws away what the kernel has not sent: a stalled client would hold it.
+    fn end(&self, why: &'static str, reset: bool) {
+        self.ended_as.set(why);
+        self.phase.set(Phase::Ended);
+        if reset {
+            let _ = SockRef::from(&self.io).set_linger(Some(Duration::ZERO));
+        }
+        self.wake();
+    }
+
+    /// The ring drops what this session has not read: it finishes the frame it is in and is closed.
+    fn detach(&self) {
+        let ring = self.log.ring.borrow();
+        let cursor = self.cursor.get();
+        if !self.mid_control.get() && !ring.is_boundary(cursor) {
+            self.control.borrow_mut().push_front(ring.rest_of_segment(cursor));
+            self.mid_control.set(true);
+        }
+        self.detached.set(true);
+        self.close(Close::TooSlow);
+    }
+
+    fn flush(&self) -> Flow {
+        let ring = self.log.ring.borrow();
+        loop {
+            let cursor = self.cursor.get();
+            let sent = if self.mid_control.get() || self.control_is_due(&ring, cursor) {
+                self.write_control()
+            } else {
+                let all_sent = self.detached.get() || cursor == ring.head();
+                match self.phase.get() {
+                    Phase::Draining(close) if all_sent => {
+                        self.phase.set(Phase::CloseSent);
+                        self.push_control(frame::close(close));
+                        continue;
+                    }
+                    Phase::Open | Phase::Draining(_) if !all_sent => self.write_frames(&ring, cursor, MAX_SLICES),
+                    // Closing: the frame that is begun is finished, no new one begins.
+                    Phase::CloseSent | Phase::Discarding | Phase::PeerClosed
+                        if !all_sent && !ring.is_boundary(cursor) =>
+                    {
+                        self.write_frames(&ring, cursor, 1)
+                    }
+                    _ => {
+                        self.blocked.set(false);
+                        return Flow::Idle;
+                    }
+                }
+            };
+            match sent {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked.set(true);
+                    return Flow::Blocked;
+                }
+                Err(_) => return Flow::Broken,
+            }
+        }
+    }
+
+    fn control_is_due(&self, ring: &Ring, cursor: u64) -> bool {
+        !self.control.borrow().is_empty() && (self.detached.get() || ring.is_boundary(cursor))
+    }
+
+    fn write_control(&self) -> io::Result<()> {
+        let mut control = self.control.borrow_mut();
+        let Some(front) = control.front_mut() else {
+            self.mid_control.set(false);
+            return Ok(());
+        };
+        let sent = self.io.try_write(front)?;
+        if sent < front.len() {
+            front.advance(sent);
+            self.mid_control.set(true);
+        } else {
+            control.pop_front();
+            self.mid_control.set(false);
+            if control.is_empty() {
+                *control = VecDeque::new();
+            }
+        }
+        self.control_len.set(self.control_len.get().saturating_sub(sent));
+        Ok(())
+    }
+
+    fn write_frames(&self, ring: &Ring, cursor: u64, max_slices: usize) -> io::Result<()> {
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let sent = match ring.slices(cursor, &mut slices[..max_slices]) {
+            1 => self.io.try_write(&slices[0])?,
+            filled => self.io.try_write_vectored(&slices[..filled])?,
+        };
+        self.cursor.set(cursor + sent as u64);
+        Ok(())
+    }
+}

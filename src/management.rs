@@ -1,0 +1,78 @@
+//! The management port: `/healthz`, `/readyz` and `/metrics`. The server starts it; it reads, and changes
+//! nothing.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use actix_web::dev::ServerHandle;
+use actix_web::http::header::ContentType;
+use actix_web::{App, HttpResponse, HttpServer, web};
+use serde_json::{Value, json};
+
+use crate::source::Condition;
+use crate::source::readiness::Readiness;
+use crate::telemetry::METRICS;
+
+/// Starts the port on an already bound socket, inside an actix system.
+pub fn start(socket: TcpListener, readiness: Arc<Readiness>) -> io::Result<ServerHandle> {
+    let readiness = web::Data::from(readiness);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(readiness.clone())
+            .route("/healthz", web::get().to(healthz))
+            .route("/readyz", web::get().to(readyz))
+            .route("/metrics", web::get().to(metrics))
+            .default_service(web::to(not_found))
+    })
+    .workers(1)
+    .disable_signals()
+    .listen(socket)?
+    .run();
+    let handle = server.handle();
+    actix_rt::spawn(server);
+    Ok(handle)
+}
+
+/// The process lives.
+async fn healthz() -> HttpResponse {
+    HttpResponse::Ok().json(json!({ "status": "ok" }))
+}
+
+/// Events can arrive from every source: 200, else 503. The body says which source fails, and why.
+async fn readyz(readiness: web::Data<Readiness>) -> HttpResponse {
+    let sources = readiness.sources();
+    let ready = readiness.is_serving() && sources.iter().all(|(_, condition)| *condition == Condition::Running);
+    let body = json!({
+        "status": if ready { "ready" } else { "not ready" },
+        "sources": sources.iter().map(|(name, condition)| source_json(name, condition)).collect::<Vec<_>>(),
+    });
+    if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
+}
+
+fn source_json(name: &str, condition: &Condition) -> Value {
+    match condition {
+        Condition::Starting => json!({ "source": name, "state": "starting" }),
+        Condition::Running => json!({ "source": name, "state": "running" }),
+        Condition::Failing { error, since } => {
+            json!({ "source": name, "state": "failing", "error": error, "since": rfc3339(*since) })
+        }
+    }
+}
+
+fn rfc3339(time: SystemTime) -> Option<String> {
+    jiff::Timestamp::try_from(time).ok().map(|time| time.to_string())
+}
+
+async fn metrics() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+        .body(METRICS.text())
+}
+
+async fn not_found() -> HttpResponse {
+    HttpResponse::NotFound()
+        .content_type(ContentType::json())
+        .body(json!({ "code": 404, "message": "the management port has /healthz, /readyz and /metrics" }).to_string())
+}
