@@ -72,7 +72,16 @@ impl BatchActor {
     /// Batches for the path `target` of `gateway`.
     pub fn new(trigger: Id, settings: BatchSettings, target: PathKey, gateway: Recipient<Broadcast>) -> Self {
         let buffer = Buffer::new(settings);
-        Self { trigger, settings, buffer, target, gateway, closed: Vec::new(), timer: None, oversize_logged: None }
+        Self {
+            trigger,
+            settings,
+            buffer,
+            target,
+            gateway,
+            closed: Vec::new(),
+            timer: None,
+            oversize_logged: None,
+        }
     }
 }
 
@@ -110,7 +119,11 @@ impl Handler<Drain> for BatchActor {
 
 impl BatchActor {
     /// Lets the buffer decide, contains a panic in it, and acts on what it decided.
-    fn decide(&mut self, ctx: &mut Context<Self>, work: impl FnOnce(&mut Buffer, &mut Vec<Batch>)) -> Result<(), Lost> {
+    fn decide(
+        &mut self,
+        ctx: &mut Context<Self>,
+        work: impl FnOnce(&mut Buffer, &mut Vec<Batch>),
+    ) -> Result<(), Lost> {
         let done = telemetry::contain("BatchActor", || work(&mut self.buffer, &mut self.closed));
         if done.is_none() {
             self.restart();
@@ -239,7 +252,8 @@ mod tests {
     }
 
     fn push(jsons: &[&'static str]) -> Push {
-        let event = |json: &&'static str| Event { id: Uuid::nil(), json: Bytes::from_static(json.as_bytes()) };
+        let event =
+            |json: &&'static str| Event { id: Uuid::nil(), json: Bytes::from_static(json.as_bytes()) };
         Push { events: jsons.iter().map(event).collect() }
     }
 

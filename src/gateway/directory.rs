@@ -95,7 +95,11 @@ impl Directory {
 
     /// Finds the path that a request names: `{path}` under a gateway's domain, else `/{gateway_id}{path}`.
     /// `host` is the Host header; `path` the request path without its query, compared byte for byte.
-    pub(super) fn find(&self, host: &str, path: &str) -> Result<(Arc<GatewayEntry>, Arc<PathEntry>), Refusal> {
+    pub(super) fn find(
+        &self,
+        host: &str,
+        path: &str,
+    ) -> Result<(Arc<GatewayEntry>, Arc<PathEntry>), Refusal> {
         let domain = self.domains.get(&host_name(host).to_ascii_lowercase()).map(|entry| Arc::clone(&entry));
         let (gateway, path) = match domain {
             Some(gateway) => (gateway, path),

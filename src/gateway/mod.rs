@@ -18,6 +18,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod vitals;
 
 use std::io;
 use std::net::TcpListener;
@@ -135,7 +136,8 @@ impl Workers {
     fn enter(&self, worker: usize, shard: Addr<ShardActor>) {
         let mut shards = self.shards.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         // A worker that took the place of a dead one leaves its shard behind.
-        *shards = shards.iter().filter(|(_, shard)| shard.connected()).cloned().chain([(worker, shard)]).collect();
+        *shards =
+            shards.iter().filter(|(_, shard)| shard.connected()).cloned().chain([(worker, shard)]).collect();
     }
 }
 

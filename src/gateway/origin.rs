@@ -72,8 +72,16 @@ mod tests {
             assert!(allowed(&[good], &[], "gw:8080"), "{good}");
         }
         assert!(allowed(&["http://gw"], &[], "gw:80") && allowed(&["https://gw"], &[], "GW:443"));
-        for bad in ["http://gw", "http://gw:8081", "http://evil.net", "null", "http://localhost.evil.net",
-                    "http://localhost@evil.net", "file://gw:8080", "http://evil.net/gw:8080"] {
+        for bad in [
+            "http://gw",
+            "http://gw:8081",
+            "http://evil.net",
+            "null",
+            "http://localhost.evil.net",
+            "http://localhost@evil.net",
+            "file://gw:8080",
+            "http://evil.net/gw:8080",
+        ] {
             assert!(!allowed(&[bad], &[], "gw:8080"), "{bad}");
         }
     }

@@ -45,10 +45,16 @@ impl Refusal {
             Self::Origin => "this Origin may not connect; see allowed_origins of the gateway",
             Self::NotWebSocket => "this path speaks WebSocket only",
             Self::Handshake(HandshakeError::GetMethodRequired) => "a WebSocket handshake is a GET request",
-            Self::Handshake(HandshakeError::NoWebsocketUpgrade) => "the header 'Upgrade: websocket' is missing",
-            Self::Handshake(HandshakeError::NoConnectionUpgrade) => "the header 'Connection: Upgrade' is missing",
+            Self::Handshake(HandshakeError::NoWebsocketUpgrade) => {
+                "the header 'Upgrade: websocket' is missing"
+            }
+            Self::Handshake(HandshakeError::NoConnectionUpgrade) => {
+                "the header 'Connection: Upgrade' is missing"
+            }
             Self::Handshake(HandshakeError::NoVersionHeader) => "the header Sec-WebSocket-Version is missing",
-            Self::Handshake(HandshakeError::UnsupportedVersion) => "only Sec-WebSocket-Version 13 is spoken here",
+            Self::Handshake(HandshakeError::UnsupportedVersion) => {
+                "only Sec-WebSocket-Version 13 is spoken here"
+            }
             Self::Handshake(HandshakeError::BadWebsocketKey) => {
                 "the header Sec-WebSocket-Key is missing or not 16 bytes in base64"
             }

@@ -91,7 +91,8 @@ fn close_for(error: &ProtocolError) -> Close {
 
 /// Drives one session to its end: input to the actor, the actor's frames and the path's to the socket.
 pub(super) async fn run(shard: Rc<Shard>, session: Rc<Session>, early: BytesMut) {
-    let input = Input { session: Rc::clone(&session), scanner: Scanner::default(), bytes: early, gave: false };
+    let input =
+        Input { session: Rc::clone(&session), scanner: Scanner::default(), bytes: early, gave: false };
     let actor = SessionActor { session: Rc::clone(&session), joiner: Joiner::default() };
     let codec = Codec::new().max_size(MAX_FRAME_BYTES);
     {

@@ -9,12 +9,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::close::Close;
@@ -164,7 +165,8 @@ impl PathLog {
         let mut segments = frame::join(segments).into_iter().peekable();
         while segments.peek().is_some() {
             let mut round = 0;
-            while let Some(segment) = segments.next_if(|next| round == 0 || round + next.len() <= ROUND_BYTES) {
+            while let Some(segment) = segments.next_if(|next| round == 0 || round + next.len() <= ROUND_BYTES)
+            {
                 round += segment.len();
                 self.ring.borrow_mut().append(segment);
             }
@@ -283,8 +285,11 @@ impl Handler<CloseAll> for ShardActor {
 }
 
 async fn close_all(shard: &Shard, close: CloseAll) {
-    let sessions: Vec<Rc<Session>> =
-        shard.logs().iter().flat_map(|log| log.sessions.borrow().iter().map(|(_, s)| Rc::clone(s)).collect::<Vec<_>>()).collect();
+    let sessions: Vec<Rc<Session>> = shard
+        .logs()
+        .iter()
+        .flat_map(|log| log.sessions.borrow().iter().map(|(_, s)| Rc::clone(s)).collect::<Vec<_>>())
+        .collect();
     let steps = (close.spread.as_millis() / DRAIN_STEP.as_millis()).max(1) as usize;
     let seconds = close.patience.as_secs() as u32 + 1;
     for group in sessions.chunks(sessions.len().div_ceil(steps).max(1)) {
@@ -297,5 +302,127 @@ async fn close_all(shard: &Shard, close: CloseAll) {
     let deadline = Instant::now() + close.patience;
     while shard.sessions() > 0 && Instant::now() < deadline {
         tokio::time::sleep(DRAIN_STEP).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream as StdStream};
+
+    use super::*;
+    use crate::gateway::directory::Directory;
+    use crate::model::gateway::{Gateway, GatewayPath};
+
+    /// A shard on this thread, where the test stops the clock, and one session with its client's socket.
+    struct Bench {
+        shard: Rc<Shard>,
+        actor: Addr<ShardActor>,
+        client: StdStream,
+        started: Instant,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let path = GatewayPath { path: "/ws".into(), backlog_bytes: 1 << 20 };
+            let gateway =
+                Gateway { id: "main".into(), domain: None, allowed_origins: vec![], paths: vec![path] };
+            let directory = Directory::new(&[gateway], 10);
+            let (_, entry) = directory.find("h", "/main/ws").unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            server.set_nonblocking(true).unwrap();
+            let server = TcpStream::from_std(server).unwrap();
+            tokio::time::pause();
+            let shard = Shard::new(0);
+            let actor = ShardActor::new(Rc::clone(&shard)).start();
+            let place = directory.take_place().unwrap();
+            shard.adopt(server, &entry, place, Uuid::nil(), Bytes::from_static(b"101"), BytesMut::new());
+            Self { shard, actor, client, started: Instant::now() }
+        }
+
+        /// What the client's socket holds.
+        fn received(&mut self) -> Vec<u8> {
+            let mut all = Vec::new();
+            let mut part = [0; 1024];
+            while let Ok(read) = self.client.read(&mut part) {
+                if read == 0 {
+                    break;
+                }
+                all.extend_from_slice(&part[..read]);
+            }
+            all
+        }
+
+        /// Lets a second pass, again and again, and calls `each` with the seconds that have passed, until
+        /// the session has ended. Returns the seconds.
+        async fn seconds_to_live(&mut self, mut each: impl FnMut(&mut Self, u64)) -> u64 {
+            while self.shard.sessions() > 0 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let seconds = self.started.elapsed().as_secs();
+                assert!(seconds < 5000, "the session lives for ever");
+                each(self, seconds);
+            }
+            self.started.elapsed().as_secs()
+        }
+    }
+
+    const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
+
+    #[actix::test]
+    async fn a_peer_that_says_nothing_is_pinged_and_ended_within_40_seconds() {
+        let mut bench = Bench::new();
+        let mut received = Vec::new();
+        let seconds = bench.seconds_to_live(|bench, _| received.extend(bench.received())).await;
+        assert!((35..=40).contains(&seconds), "{seconds}");
+        assert_eq!(received, b"101\x89\x00");
+    }
+
+    #[actix::test]
+    async fn an_unused_connection_is_closed_after_ten_minutes_though_it_answers_pings() {
+        let mut bench = Bench::new();
+        let mut received = Vec::new();
+        let seconds = bench
+            .seconds_to_live(|bench, _| {
+                received.extend(bench.received());
+                let _ = bench.client.write(&PONG);
+            })
+            .await;
+        assert!((600..610).contains(&seconds), "{seconds}");
+        assert_eq!(received[3..], frame::close(Close::Idle));
+    }
+
+    #[actix::test]
+    async fn a_connection_in_use_is_closed_after_an_hour() {
+        let mut bench = Bench::new();
+        let mut received = Vec::new();
+        let path = PathKey { gateway_id: "main".into(), path: "/ws".into() };
+        let mut next = 500;
+        let seconds = bench
+            .seconds_to_live(|bench, second| {
+                received.extend(bench.received());
+                let _ = bench.client.write(&PONG);
+                if second >= next {
+                    next += 500;
+                    let frame = Bytes::from_static(&[0x81, 1, b'x']);
+                    bench.actor.try_send(Deliver { path: path.clone(), segments: vec![frame] }).unwrap();
+                }
+            })
+            .await;
+        assert!((3600..3610).contains(&seconds), "{seconds}");
+        assert!(received.ends_with(&frame::close(Close::Lifetime)));
+    }
+
+    #[actix::test]
+    async fn the_mailbox_fills_while_frames_are_written() {
+        let bench = Bench::new();
+        let path = PathKey { gateway_id: "main".into(), path: "/ws".into() };
+        let deliver = || Deliver { path: path.clone(), segments: vec![Bytes::from_static(&[0x81, 1, b'x'])] };
+        // Let the actor start, then do not let it run.
+        bench.actor.send(deliver()).await.unwrap();
+        let taken = (0..1000).take_while(|_| bench.actor.try_send(deliver()).is_ok()).count();
+        assert!((MAILBOX..MAILBOX + 3).contains(&taken), "{taken}");
     }
 }

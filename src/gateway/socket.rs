@@ -22,6 +22,7 @@ use super::directory::Place;
 use super::frame;
 use super::ring::Ring;
 use super::shard::PathLog;
+use super::vitals::{Finding, Vitals};
 
 /// Control frames that may wait while a client does not read, in bytes. It holds pongs and the close.
 pub(super) const MAX_CONTROL_BYTES: usize = 16 * 1024;
@@ -29,14 +30,6 @@ pub(super) const MAX_CONTROL_BYTES: usize = 16 * 1024;
 const CLOSE_SECONDS: u32 = 2;
 /// The same for a client that is closed because it is slow: it has much to read before the close frame.
 const SLOW_CLOSE_SECONDS: u32 = 10;
-/// Seconds without input after which a ping is sent.
-const PING_AFTER: u32 = 15;
-/// Seconds without input after which the peer is dead.
-const DEAD_AFTER: u32 = 35;
-/// Seconds without a message in either direction, or a ping of the client, after which it is idle.
-const IDLE_AFTER: u32 = 600;
-/// Seconds a connection lives.
-const LIFETIME: u32 = 3600;
 /// Unsent bytes that the kernel takes per connection before the socket counts as full.
 const NOTSENT_LOWAT: u32 = 128 * 1024;
 /// Bytes that one read takes from a socket.
@@ -181,15 +174,22 @@ impl Session {
 
     /// The worker's clock moved: pings, and ends what is idle, old, dead or does not close.
     pub(super) fn tick(&self, now: u32) {
-        let silent = now.saturating_sub(self.last_input.get());
-        let active = self.last_activity.get().max(self.log.last_append.get());
-        match self.phase.get() {
-            Phase::Ended => {}
+        if self.is_ended() {
+            return;
+        }
+        let vitals = Vitals {
+            opened: self.opened,
+            last_input: self.last_input.get(),
+            last_activity: self.last_activity.get().max(self.log.last_append.get()),
+            pinged: self.pinged.get(),
+        };
+        match (vitals.check(now), self.phase.get()) {
             _ if now >= self.deadline.get() => self.end(self.ended_as.get(), true),
-            _ if silent >= DEAD_AFTER => self.end("dead", true),
-            Phase::Open if now.saturating_sub(self.opened) >= LIFETIME => self.close(Close::Lifetime),
-            Phase::Open if now.saturating_sub(active.max(self.opened)) >= IDLE_AFTER => self.close(Close::Idle),
-            Phase::Open if silent >= PING_AFTER && !self.pinged.replace(true) => {
+            (Finding::Dead, _) => self.end("dead", true),
+            (Finding::Old, Phase::Open) => self.close(Close::Lifetime),
+            (Finding::Idle, Phase::Open) => self.close(Close::Idle),
+            (Finding::Ping, Phase::Open) => {
+                self.pinged.set(true);
                 self.push_control(frame::PING);
                 self.wake();
             }
@@ -296,7 +296,11 @@ impl Session {
     }
 
     /// Reads what is there and appends it to `bytes`, or throws it away. `Ok(0)` is the end of the input.
-    pub(super) fn poll_input(&self, cx: &mut Context<'_>, bytes: Option<&mut BytesMut>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_input(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: Option<&mut BytesMut>,
+    ) -> Poll<io::Result<usize>> {
         loop {
             std::task::ready!(self.io.poll_read_ready(cx))?;
             // One buffer on the stack for a short while, instead of one in every idle session.
@@ -368,7 +372,9 @@ impl Session {
                         self.push_control(frame::close(close));
                         continue;
                     }
-                    Phase::Open | Phase::Draining(_) if !all_sent => self.write_frames(&ring, cursor, MAX_SLICES),
+                    Phase::Open | Phase::Draining(_) if !all_sent => {
+                        self.write_frames(&ring, cursor, MAX_SLICES)
+                    }
                     // Closing: the frame that is begun is finished, no new one begins.
                     Phase::CloseSent | Phase::Discarding | Phase::PeerClosed
                         if !all_sent && !ring.is_boundary(cursor) =>

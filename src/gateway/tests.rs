@@ -89,7 +89,9 @@ impl Client {
         let mut frames = Vec::new();
         loop {
             match self.frame() {
-                (0x88, payload) => return (frames, payload.get(..2).map(|c| u16::from_be_bytes([c[0], c[1]]))),
+                (0x88, payload) => {
+                    return (frames, payload.get(..2).map(|c| u16::from_be_bytes([c[0], c[1]])));
+                }
                 (0x89, _) => {}
                 (_, payload) => frames.push(payload),
             }
@@ -183,9 +185,8 @@ async fn pings_are_answered_and_the_close_code_comes_back() {
     let mut client = bench.client("/ws").await;
     client.io.write_all(&[0x89, 0x82, 0, 0, 0, 0, b'h', b'i']).unwrap();
     client.io.write_all(&[0x88, 0x82, 0, 0, 0, 0, 0x0f, 0xa0]).unwrap(); // 4000
-    let (pong, close, end) = client
-        .with(|mut client| (client.frame(), client.frame(), client.io.read(&mut [0]).unwrap()))
-        .await;
+    let (pong, close, end) =
+        client.with(|mut client| (client.frame(), client.frame(), client.io.read(&mut [0]).unwrap())).await;
     assert_eq!(pong, (0x8a, b"hi".to_vec()));
     assert_eq!(close, (0x88, vec![0x0f, 0xa0]));
     assert_eq!(end, 0);
@@ -194,7 +195,7 @@ async fn pings_are_answered_and_the_close_code_comes_back() {
 #[actix::test]
 async fn pongs_that_nobody_reads_end_the_connection_at_their_bound() {
     let bench = Bench::new(1, 64 << 20, 100);
-    let mut client = bench.client("/ws").await;
+    let client = bench.client("/ws").await;
     let text = vec![b'x'; 30_000];
     for _ in 0..400 {
         bench.broadcast("/ws", &[&text]).await;
@@ -210,7 +211,8 @@ async fn pongs_that_nobody_reads_end_the_connection_at_their_bound() {
         })
         .await;
     assert!(sent.0 < 100_000);
-    let after = || METRICS.websocket_closed.get_or_create(&telemetry::Reason { reason: "control_flood" }).get();
+    let after =
+        || METRICS.websocket_closed.get_or_create(&telemetry::Reason { reason: "control_flood" }).get();
     until("the end of the connection", || after() > before).await;
 }
 
@@ -274,7 +276,9 @@ async fn a_full_worker_makes_the_gateway_wait_and_nothing_is_lost() {
     let count = 20_000;
     let reader = actix_rt::task::spawn_blocking(move || {
         let mut client = client;
-        (0..count).map(|_| String::from_utf8(client.frame().1).unwrap().parse::<usize>().unwrap()).collect::<Vec<_>>()
+        (0..count)
+            .map(|_| String::from_utf8(client.frame().1).unwrap().parse::<usize>().unwrap())
+            .collect::<Vec<_>>()
     });
     for n in 0..count {
         let broadcast = Broadcast { path: "/ws".into(), texts: vec![Bytes::from(n.to_string())] };

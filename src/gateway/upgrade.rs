@@ -74,7 +74,9 @@ pub(super) fn refuse_plain(directory: &Directory, head: &RequestHead) -> Respons
         response.insert_header(*header);
     }
     // The connection stays open for more requests; a plain request is no fault of the HTTP layer.
-    response.message_body(refusal.body()).unwrap_or_else(|_| Response::new(refusal.status()).set_body(String::new()))
+    response
+        .message_body(refusal.body())
+        .unwrap_or_else(|_| Response::new(refusal.status()).set_body(String::new()))
 }
 
 fn admit(directory: &Directory, shard: &Shard, head: &RequestHead) -> Result<Admission, Refusal> {
@@ -95,7 +97,11 @@ fn host(head: &RequestHead) -> &str {
 }
 
 fn switching_protocols(head: &RequestHead, id: Uuid) -> Bytes {
-    let key = head.headers.get(header::SEC_WEBSOCKET_KEY).map(|key| ws::hash_key(key.as_bytes())).unwrap_or_default();
+    let key = head
+        .headers
+        .get(header::SEC_WEBSOCKET_KEY)
+        .map(|key| ws::hash_key(key.as_bytes()))
+        .unwrap_or_default();
     let accept = String::from_utf8_lossy(&key);
     Bytes::from(format!(
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
