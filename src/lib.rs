@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub mod gateway;
+pub mod management;
 pub mod model;
 pub mod source;
 pub mod telemetry;

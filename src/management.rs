@@ -43,7 +43,8 @@ async fn healthz() -> HttpResponse {
 /// Events can arrive from every source: 200, else 503. The body says which source fails, and why.
 async fn readyz(readiness: web::Data<Readiness>) -> HttpResponse {
     let sources = readiness.sources();
-    let ready = readiness.is_serving() && sources.iter().all(|(_, condition)| *condition == Condition::Running);
+    let ready =
+        readiness.is_serving() && sources.iter().all(|(_, condition)| *condition == Condition::Running);
     let body = json!({
         "status": if ready { "ready" } else { "not ready" },
         "sources": sources.iter().map(|(name, condition)| source_json(name, condition)).collect::<Vec<_>>(),
@@ -72,7 +73,8 @@ async fn metrics() -> HttpResponse {
 }
 
 async fn not_found() -> HttpResponse {
-    HttpResponse::NotFound()
-        .content_type(ContentType::json())
-        .body(json!({ "code": 404, "message": "the management port has /healthz, /readyz and /metrics" }).to_string())
+    HttpResponse::NotFound().content_type(ContentType::json()).body(
+        json!({ "code": 404, "message": "the management port has /healthz, /readyz and /metrics" })
+            .to_string(),
+    )
 }

@@ -2,7 +2,6 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,8 +16,6 @@ use crate::source::readiness::Readiness;
 
 /// Most threads for SourceActors, BatchActors and GatewayActors.
 const MAX_ARBITERS: usize = 4;
-/// How long a stop waits until MQTT publishers have their acknowledgements.
-const MQTT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +84,7 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
 
     let arbiters: Vec<Arbiter> = (0..cores.min(MAX_ARBITERS)).map(|_| Arbiter::new()).collect();
     let ground = Ground {
-        mqtt: mqtt.clone(),
+        mqtt,
         runtime,
         node: "triggercast".to_owned(),
         readiness: Arc::clone(&readiness),
@@ -108,9 +105,6 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     tracing::info!("stopping");
     readiness.set_serving(false);
     let stop = async {
-        if let Some(mqtt) = &mqtt {
-            mqtt.stop(MQTT_PATIENCE).await;
-        }
         if supervisor.send(StopAll).await.is_err() {
             tracing::error!("the supervisor has ended before the stop");
         }

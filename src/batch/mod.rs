@@ -187,6 +187,21 @@ impl BatchActor {
     }
 }
 
+/// Ends the actor at once, as a fault would.
+#[cfg(test)]
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct End;
+
+#[cfg(test)]
+impl Handler<End> for BatchActor {
+    type Result = ();
+
+    fn handle(&mut self, _: End, ctx: &mut Self::Context) {
+        ctx.terminate();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;

@@ -25,6 +25,8 @@ use crate::telemetry::METRICS;
 pub const WATCH: Duration = Duration::from_millis(250);
 /// How long a stop waits for sources to hand over what they have taken.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a stop waits until MQTT publishers have their acknowledgements.
+const MQTT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Keeps gateways and chains running.
 pub struct SupervisorActor {
@@ -37,7 +39,8 @@ pub struct SupervisorActor {
     waiting: Vec<ChainPlan>,
 }
 
-/// Ends every source, waits until its events are with the workers, and watches no more.
+/// Watches no more, ends the embedded MQTT server and every source, and waits until all events that came
+/// are with the workers.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct StopAll;
@@ -125,9 +128,15 @@ impl Handler<StopAll> for SupervisorActor {
 
     fn handle(&mut self, _: StopAll, ctx: &mut Self::Context) -> Self::Result {
         ctx.stop();
-        let sources = join_all(self.chains.iter().map(Chain::stop));
+        let mqtt = self.ground.mqtt.clone();
+        let chains = std::mem::take(&mut self.chains);
         let gateways: Vec<_> = self.gateways.values().cloned().collect();
         Box::pin(async move {
+            // First the publishers: while they wait for acknowledgements the chains must still run.
+            if let Some(mqtt) = mqtt {
+                mqtt.stop(MQTT_PATIENCE).await;
+            }
+            let sources = join_all(chains.iter().map(Chain::stop));
             if tokio::time::timeout(PATIENCE, sources).await.is_err() {
                 tracing::warn!("a source did not end in time");
             }

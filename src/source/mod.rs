@@ -11,7 +11,9 @@ use tokio::sync::watch;
 
 use crate::model::receipt::Arrivals;
 
+pub mod actor;
 pub mod mqtt;
+pub mod readiness;
 
 /// Something that events come from. Implementations are fed by a task of their own over a bounded queue,
 /// so that polling does no I/O.
