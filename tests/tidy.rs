@@ -1,5 +1,7 @@
 //! The rules of the house as tests: layout, imports, and the documents against the code.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

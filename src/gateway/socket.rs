@@ -369,6 +369,8 @@ impl Session {
                 match self.phase.get() {
                     Phase::Draining(close) if all_sent => {
                         self.phase.set(Phase::CloseSent);
+                        let answer_by = self.log.clock.get() + CLOSE_SECONDS + 1;
+                        self.deadline.set(self.deadline.get().min(answer_by));
                         self.push_control(frame::close(close));
                         continue;
                     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actix_codec::Framed;
 use actix_http::{Request, RequestHead, Response, h1, header, ws};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use uuid::Uuid;
@@ -44,7 +44,9 @@ pub(super) async fn upgrade(
             let answer = switching_protocols(request.head(), id);
             tracing::debug!(connection = %id, path = %admission.path.key, peer = ?request.peer_addr(), "connected");
             drop(request);
-            shard.adopt(io, &admission.path, admission.place, id, answer, parts.read_buf);
+            // A copy: the HTTP layer's buffer of 8 KiB must not live as long as the session.
+            let early = BytesMut::from(&parts.read_buf[..]);
+            shard.adopt(io, &admission.path, admission.place, id, answer, early);
         }
         Err(refusal) => {
             drop(request);
