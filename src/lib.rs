@@ -6,5 +6,6 @@
 //! A module imports only what stands below it or downstream of it; `tests/tidy.rs` holds that.
 
 pub mod model;
+pub mod mqtt;
 pub mod source;
 pub mod telemetry;
