@@ -19,10 +19,14 @@ use super::session::Session;
 use super::will::{self, PendingWill};
 use crate::model::id::Id;
 
+/// A user and a client id.
+type Key = (Id, Box<str>);
+type Seats = HashMap<Key, Arc<Seat>>;
+
 /// Every session of the server, by user and client id: one user cannot take another's.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    seats: Mutex<HashMap<(Id, Box<str>), Arc<Seat>>>,
+    seats: Mutex<Seats>,
     away: Mutex<BTreeMap<u64, Arc<Notify>>>,
     last_number: AtomicU64,
     limits: Arc<Limits>,
@@ -37,7 +41,7 @@ pub(crate) struct Seat {
     pub(crate) wake: Arc<Notify>,
     /// Messages for the client.
     pub(crate) outbox: Arc<Outbox>,
-    key: (Id, Box<str>),
+    key: Key,
     session: Arc<tokio::sync::Mutex<Session>>,
     claimed: watch::Sender<Claim>,
 }
@@ -66,7 +70,7 @@ impl Sessions {
         Self { seats: Mutex::default(), away: Mutex::default(), last_number: AtomicU64::new(0), limits }
     }
 
-    fn seats(&self) -> MutexGuard<'_, HashMap<(Id, Box<str>), Arc<Seat>>> {
+    fn seats(&self) -> MutexGuard<'_, Seats> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -107,7 +111,7 @@ impl Sessions {
         Some(tenure)
     }
 
-    fn new_seat(&self, key: (Id, Box<str>)) -> Arc<Seat> {
+    fn new_seat(&self, key: Key) -> Arc<Seat> {
         let wake = Arc::new(Notify::new());
         Arc::new(Seat {
             number: self.next_number(),
