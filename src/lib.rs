@@ -9,5 +9,6 @@ pub mod batch;
 pub mod gateway;
 pub mod management;
 pub mod model;
+pub mod mqtt;
 pub mod source;
 pub mod telemetry;

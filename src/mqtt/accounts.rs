@@ -1,0 +1,174 @@
+//! Who may log in, and the check of a password. Called by [`super::handshake`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use argon2::password_hash::PasswordHash;
+use argon2::{Argon2, PasswordVerifier};
+use tokio::sync::Semaphore;
+
+use super::access::{Identity, Topics};
+use super::limits::Limits;
+use super::space::Space;
+use crate::model::Resources;
+use crate::model::id::Id;
+use crate::model::secret::Password;
+
+/// Argon2 verifications at once: each takes tens of milliseconds of a core and 19 MiB.
+const VERIFICATIONS: usize = 2;
+
+/// A login.
+#[derive(Debug)]
+pub(crate) struct Account {
+    /// The user name.
+    pub(crate) name: Id,
+    /// What it is.
+    pub(crate) identity: Identity,
+    /// Where its topics are.
+    pub(crate) space: Arc<Space>,
+    password: Option<Password>,
+}
+
+/// Every login of the server.
+#[derive(Debug)]
+pub(crate) struct Accounts {
+    by_name: HashMap<Id, Arc<Account>>,
+    /// Verified in place of a password where the user is unknown, so that the answer takes as long.
+    decoy: Option<Password>,
+    verifications: Semaphore,
+}
+
+/// Two resources with one user name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ambiguous(pub(crate) Id);
+
+impl Accounts {
+    /// The logins of all registries, devices and brokers that the embedded server serves, each with its
+    /// space, and the spaces by kind and id.
+    pub(crate) fn new(resources: &Resources, limits: &Limits) -> Result<(Self, Vec<Arc<Space>>), Ambiguous> {
+        let mut by_name = HashMap::new();
+        let mut spaces = Vec::new();
+        let mut add = |name: &Id, identity, password: &Option<Password>, space: &Arc<Space>| {
+            let (name, password, space) = (name.clone(), password.clone(), Arc::clone(space));
+            let account = Account { name: name.clone(), identity, password, space };
+            match by_name.insert(name.clone(), Arc::new(account)) {
+                Some(_) => Err(Ambiguous(name)),
+                None => Ok(()),
+            }
+        };
+        for registry in resources.device_registries.iter().filter(|r| r.external.is_none()) {
+            let topics = Topics::of_registry(registry);
+            let space = Arc::new(Space::new(registry.id.clone(), topics, limits));
+            add(&registry.id, Identity::Registry, &registry.password, &space)?;
+            for device in &registry.devices {
+                add(&device.id, Identity::Device(device.id.clone()), &device.password, &space)?;
+            }
+            spaces.push(space);
+        }
+        for broker in resources.brokers.iter().filter(|b| b.external.is_none()) {
+            let space = Arc::new(Space::new(broker.id.clone(), Topics::Broker, limits));
+            add(&broker.id, Identity::Broker, &broker.password, &space)?;
+            spaces.push(space);
+        }
+        let hashed = |account: &&Arc<Account>| matches!(account.password, Some(Password::Argon2(_)));
+        let decoy = by_name.values().find(hashed).and_then(|account| account.password.clone());
+        Ok((Self { by_name, decoy, verifications: Semaphore::new(VERIFICATIONS) }, spaces))
+    }
+
+    /// The account of this user, if the password is right.
+    pub(crate) async fn log_in(&self, name: &str, password: &[u8]) -> Option<Arc<Account>> {
+        let account = self.by_name.get(name);
+        let wanted = account.and_then(|account| account.password.as_ref());
+        let right = match wanted.or(self.decoy.as_ref())? {
+            Password::Plain(wanted) => same(wanted.as_bytes(), password),
+            Password::Argon2(wanted) => self.verify(wanted.clone(), password.to_vec()).await,
+        };
+        account.filter(|_| right && wanted.is_some()).cloned()
+    }
+
+    async fn verify(&self, wanted: String, password: Vec<u8>) -> bool {
+        let Ok(_turn) = self.verifications.acquire().await else { return false };
+        let verify = move || {
+            PasswordHash::new(&wanted)
+                .is_ok_and(|hash| Argon2::default().verify_password(&password, &hash).is_ok())
+        };
+        tokio::task::spawn_blocking(verify).await.unwrap_or(false)
+    }
+}
+
+/// Compares in a time that depends on the length of `given` alone.
+fn same(wanted: &[u8], given: &[u8]) -> bool {
+    let mut difference = wanted.len() ^ given.len();
+    for (i, byte) in given.iter().enumerate() {
+        let other = wanted.get(i).copied().unwrap_or(!byte);
+        difference |= usize::from(std::hint::black_box(byte ^ other));
+    }
+    std::hint::black_box(difference) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use argon2::password_hash::{PasswordHasher, SaltString};
+
+    use super::*;
+    use crate::model::iot::{Broker, Device, DeviceRegistry};
+
+    fn hash(password: &str) -> String {
+        let params = argon2::Params::new(64, 1, 1, None).unwrap();
+        let argon2 = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, params);
+        let salt = SaltString::encode_b64(b"0123456789abcdef").unwrap();
+        argon2.hash_password(password.as_bytes(), &salt).unwrap().to_string()
+    }
+
+    fn accounts() -> Accounts {
+        let password = |text: &str| Some(Password::new(text.into()));
+        let device = |id: &str, password| Device { id: id.into(), password, aliases: vec![] };
+        let resources = Resources {
+            device_registries: vec![DeviceRegistry {
+                id: "r".into(),
+                password: password("registry-1"),
+                devices: vec![device("d1", password(&hash("device-1"))), device("d2", None)],
+                external: None,
+            }],
+            brokers: vec![Broker { id: "b".into(), password: password("broker-1"), external: None }],
+            ..Resources::default()
+        };
+        Accounts::new(&resources, &Limits::default()).unwrap().0
+    }
+
+    #[tokio::test]
+    async fn logins_follow_the_table() {
+        let accounts = accounts();
+        for (name, password, expected) in [
+            ("r", "registry-1", Some(Identity::Registry)),
+            ("r", "registry-2", None),
+            ("r", "registry-", None),
+            ("r", "registry-1x", None),
+            ("r", "", None),
+            ("d1", "device-1", Some(Identity::Device("d1".into()))),
+            ("d1", "device-2", None),
+            ("d2", "", None),
+            ("d2", "device-1", None),
+            ("b", "broker-1", Some(Identity::Broker)),
+            ("b", "registry-1", None),
+            ("nobody", "device-1", None),
+            ("", "", None),
+        ] {
+            let account = accounts.log_in(name, password.as_bytes()).await;
+            assert_eq!(account.map(|a| a.identity.clone()), expected, "{name} {password}");
+        }
+    }
+
+    #[test]
+    fn a_name_for_two_is_an_error() {
+        let broker = |id: &str| Broker { id: id.into(), password: None, external: None };
+        let resources = Resources { brokers: vec![broker("b"), broker("b")], ..Resources::default() };
+        assert_eq!(Accounts::new(&resources, &Limits::default()).unwrap_err(), Ambiguous("b".into()));
+    }
+
+    #[test]
+    fn comparison_is_exact() {
+        assert!(same(b"", b"") && same(b"abc", b"abc"));
+        assert!(!same(b"abc", b"ab") && !same(b"ab", b"abc") && !same(b"abc", b"abd"));
+    }
+}

@@ -1,0 +1,416 @@
+//! The way of a publish from a connection's read buffer into links, subscribers' queues and, when the engine
+//! has taken it, its acknowledgement. One per connection; [`super::connection`] drives it. No I/O.
+//!
+//! Everything decoded from one read shares a gate. Acknowledgements stand in one line in the order of the
+//! publishes (MQTT-4.6.0): a section of the line moves on when its gate is open.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use super::accounts::Account;
+use super::close::Close;
+use super::encode;
+use super::limits::Limits;
+use super::link::LinkQueue;
+use super::message::Message;
+use super::packet::{AckKind, Version};
+use super::properties;
+use super::publish::Publish;
+use super::session::{Arrival, Session};
+use super::space::Route;
+use crate::model::event::{Encoder, Event};
+use crate::model::receipt::{Arrivals, Gate, Verdict};
+use crate::model::topic;
+use crate::telemetry::METRICS;
+
+/// Most events of a group; bounds what one place in a link's queue can hold.
+const GROUP_EVENTS: usize = 64;
+/// Bytes of JSON after which a group is closed.
+const GROUP_BYTES: usize = 64 * 1024;
+
+/// The publishing side of one connection.
+pub(crate) struct Intake {
+    version: Version,
+    account: Arc<Account>,
+    session_number: u64,
+    limits: Arc<Limits>,
+    /// Woken when a gate with acknowledgements behind it is decided.
+    wake: Arc<Notify>,
+    /// For gates that nothing waits for.
+    idle: Arc<Notify>,
+    encoder: Encoder,
+    /// Topics as the client writes them, with their routes; `None` where publishing is denied.
+    routes: HashMap<Box<[u8]>, Option<Arc<Route>>>,
+    generation: u64,
+    aliases: Vec<Option<Box<[u8]>>>,
+    /// Events of this read, by link.
+    staged: Vec<Staged>,
+    events: u64,
+    /// Groups that found their link full, in order.
+    waiting: VecDeque<(Arc<LinkQueue>, Arrivals)>,
+    room: Option<Room>,
+    acks: VecDeque<Ack>,
+    /// PUBRECs among them; their identifiers are counted by the session.
+    pubrecs: usize,
+    sections: VecDeque<Section>,
+    /// Sections, from the back, that belong to this read.
+    fresh: usize,
+    held_bytes: usize,
+}
+
+type Room = Pin<Box<dyn Future<Output = Option<mpsc::OwnedPermit<Arrivals>>> + Send>>;
+
+struct Staged {
+    link: Arc<LinkQueue>,
+    groups: Vec<Vec<Event>>,
+    /// Bytes of the last group.
+    bytes: usize,
+}
+
+struct Ack {
+    kind: AckKind,
+    id: u16,
+    code: u8,
+}
+
+/// A stretch of the line of acknowledgements.
+struct Section {
+    hold: Hold,
+    acks: usize,
+    bytes: usize,
+}
+
+/// What a section waits for.
+enum Hold {
+    Nothing,
+    /// The gate of the read that is being decoded.
+    ThisRead,
+    Gate(Arc<Gate>),
+}
+
+impl Intake {
+    /// The intake of a new connection.
+    pub(crate) fn new(
+        version: Version,
+        account: Arc<Account>,
+        session_number: u64,
+        limits: Arc<Limits>,
+        wake: Arc<Notify>,
+    ) -> Self {
+        let generation = account.space.generation();
+        Self {
+            version,
+            account,
+            session_number,
+            limits,
+            wake,
+            idle: Arc::new(Notify::new()),
+            encoder: Encoder::new(),
+            routes: HashMap::new(),
+            generation,
+            aliases: Vec::new(),
+            staged: Vec::new(),
+            events: 0,
+            waiting: VecDeque::new(),
+            room: None,
+            acks: VecDeque::new(),
+            pubrecs: 0,
+            sections: VecDeque::new(),
+            fresh: 0,
+            held_bytes: 0,
+        }
+    }
+
+    /// Whether the connection must not be read on until the engine has taken some of what was read.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.waiting.is_empty()
+            || self.held_bytes >= self.limits.max_unacknowledged_bytes
+            || (self.version == Version::V3 && self.acks.len() >= usize::from(self.limits.max_unacknowledged))
+    }
+
+    /// Whether all that was read is with the links.
+    pub(crate) fn is_handed_over(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether all that was read is with the links, and acknowledged.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.acks.is_empty()
+    }
+
+    /// Takes one publish in.
+    pub(crate) fn publish(&mut self, session: &mut Session, publish: &Publish<'_>) -> Result<(), Close> {
+        if publish.payload.len() > self.limits.max_message_bytes {
+            return Err(Close::TooLarge);
+        }
+        let used = (self.acks.len() + session.receiving()).saturating_sub(self.pubrecs);
+        if publish.qos > 0
+            && self.version == Version::V5
+            && used >= usize::from(self.limits.max_unacknowledged)
+        {
+            return Err(Close::ReceiveMaximum);
+        }
+        let Some(mut route) = self.route(publish)? else { return self.deny(publish) };
+        if publish.qos == 2 {
+            match session.receive(publish.id) {
+                Arrival::New => {}
+                Arrival::Duplicate => {
+                    self.stage_ack(publish, 0);
+                    return Ok(());
+                }
+                Arrival::Undecided(gate) => {
+                    self.push_ack(publish, 0, Hold::Gate(gate));
+                    return Ok(());
+                }
+            }
+        }
+        if route.canonical.permanent || !route.targets.is_empty() {
+            let message = message(publish);
+            if route.canonical.permanent {
+                self.account.space.keep(&route.canonical.topic, &message, publish.qos);
+                // Who subscribed since the route was looked up got the old message: ask again.
+                if let Some(again) = self.route(publish)? {
+                    route = again;
+                }
+            }
+            route.deliver(&message, publish.qos);
+        }
+        if !route.links.is_empty() {
+            self.stage(&route, publish.payload);
+        }
+        if publish.qos > 0 {
+            self.stage_ack(publish, 0);
+        }
+        Ok(())
+    }
+
+    /// The route of a publish, from memory if nothing has changed.
+    fn route(&mut self, publish: &Publish<'_>) -> Result<Option<Arc<Route>>, Close> {
+        let generation = self.account.space.generation();
+        if generation != self.generation {
+            self.routes.clear();
+            self.generation = generation;
+        }
+        let topic = match publish.properties.alias {
+            0 => publish.topic,
+            alias if alias > self.limits.max_topic_aliases => return Err(Close::TopicAlias),
+            alias => {
+                let at = usize::from(alias);
+                if self.aliases.len() <= at {
+                    self.aliases.resize(at + 1, None);
+                }
+                let known = self.aliases.get_mut(at).ok_or(Close::TopicAlias)?;
+                if !publish.topic.is_empty() {
+                    *known = Some(publish.topic.into());
+                }
+                known.as_deref().ok_or(Close::TopicAlias)?
+            }
+        };
+        if let Some(route) = self.routes.get(topic) {
+            return Ok(route.clone());
+        }
+        let name = std::str::from_utf8(topic).map_err(|_| Close::Malformed)?;
+        topic::check_name(name).map_err(|_| Close::TopicName)?;
+        let space = &self.account.space;
+        let route = space.route(&self.account.identity, self.session_number, name).map(Arc::new);
+        if self.routes.len() >= self.limits.max_cached_topics {
+            self.routes.clear();
+        }
+        self.routes.insert(topic.into(), route.clone());
+        Ok(route)
+    }
+
+    /// 3.1.1 can only close the connection; 5.0 has a code for it.
+    fn deny(&mut self, publish: &Publish<'_>) -> Result<(), Close> {
+        if self.version == Version::V3 {
+            return Err(Close::Denied);
+        }
+        if publish.qos == 0 {
+            METRICS.mqtt_dropped.inc();
+        } else {
+            self.stage_ack(publish, 0x87);
+        }
+        Ok(())
+    }
+
+    fn stage(&mut self, route: &Route, payload: &[u8]) {
+        let canonical = &route.canonical;
+        let origin = self.account.origin(canonical.device_id.as_deref());
+        let event = self.encoder.iot_message(origin, &canonical.topic, payload);
+        self.events += 1;
+        for link in &route.links {
+            let at = match self.staged.iter().position(|staged| Arc::ptr_eq(&staged.link, link)) {
+                Some(at) => at,
+                None => {
+                    self.staged.push(Staged { link: Arc::clone(link), groups: Vec::new(), bytes: 0 });
+                    self.staged.len() - 1
+                }
+            };
+            if let Some(staged) = self.staged.get_mut(at) {
+                staged.push(event.clone());
+            }
+        }
+    }
+
+    fn stage_ack(&mut self, publish: &Publish<'_>, code: u8) {
+        let hold = if self.staged.is_empty() { Hold::Nothing } else { Hold::ThisRead };
+        self.push_ack(publish, code, hold);
+    }
+
+    fn push_ack(&mut self, publish: &Publish<'_>, code: u8, hold: Hold) {
+        let kind = if publish.qos == 1 { AckKind::Puback } else { AckKind::Pubrec };
+        self.pubrecs += usize::from(kind == AckKind::Pubrec && code == 0);
+        self.acks.push_back(Ack { kind, id: publish.id, code });
+        let bytes = publish.payload.len();
+        self.held_bytes += bytes;
+        match (self.sections.back_mut(), &hold) {
+            (Some(Section { hold: Hold::ThisRead, acks, bytes: all }), Hold::ThisRead)
+            | (Some(Section { hold: Hold::Nothing, acks, bytes: all }), Hold::Nothing) => {
+                *acks += 1;
+                *all += bytes;
+            }
+            _ => {
+                self.sections.push_back(Section { hold, acks: 1, bytes });
+                self.fresh += 1;
+            }
+        }
+    }
+
+    /// The read is decoded: its events go to the links in groups, its acknowledgements wait for their gate.
+    pub(crate) fn hand_over(&mut self) {
+        let groups = self.staged.iter().map(|staged| staged.groups.len()).sum();
+        if groups > 0 {
+            METRICS.events_received.inc_by(std::mem::take(&mut self.events));
+            let sections = self.sections.iter_mut().rev().take(self.fresh);
+            let mut held = sections.filter(|section| matches!(section.hold, Hold::ThisRead)).peekable();
+            let wake = if held.peek().is_some() { &self.wake } else { &self.idle };
+            let (gate, receipts) = Gate::new(groups, Arc::clone(wake));
+            for section in held {
+                section.hold = Hold::Gate(Arc::clone(&gate));
+            }
+            let mut receipts = receipts.into_iter();
+            for staged in self.staged.drain(..) {
+                for (events, receipt) in staged.groups.into_iter().zip(receipts.by_ref()) {
+                    self.waiting.push_back((Arc::clone(&staged.link), Arrivals { events, receipt }));
+                }
+            }
+            self.offer();
+        }
+        self.fresh = 0;
+    }
+
+    /// Gives waiting groups to the links that have room. A link that is closed refuses them.
+    fn offer(&mut self) {
+        let mut full: Vec<u64> = Vec::new();
+        for _ in 0..self.waiting.len() {
+            let Some((link, arrivals)) = self.waiting.pop_front() else { break };
+            if full.contains(&link.number) {
+                self.waiting.push_back((link, arrivals));
+                continue;
+            }
+            if let Err(mpsc::error::TrySendError::Full(arrivals)) = link.sender.try_send(arrivals) {
+                full.push(link.number);
+                self.waiting.push_back((link, arrivals));
+            }
+        }
+        self.room = self.waiting.front().map(|(link, _)| Box::pin(Arc::clone(link).room()) as Room);
+    }
+
+    /// Waits until the first waiting group has room in its link, and hands it over. Can be given up and
+    /// called again without losing its place in the link's line. Never ends if no group waits.
+    pub(crate) async fn make_way(&mut self) {
+        let Some(room) = self.room.as_mut() else { return std::future::pending().await };
+        let room = room.await;
+        self.room = None;
+        if let Some((_, arrivals)) = self.waiting.pop_front()
+            && let Some(room) = room
+        {
+            room.send(arrivals);
+        }
+        self.offer();
+    }
+
+    /// Writes the acknowledgements that may leave. An engine that refused ends the connection.
+    pub(crate) fn settle(&mut self, session: &mut Session, out: &mut BytesMut) -> Result<(), Close> {
+        while let Some(section) = self.sections.front() {
+            match section.hold {
+                Hold::Nothing => {}
+                Hold::ThisRead => break,
+                Hold::Gate(ref gate) => match gate.verdict() {
+                    Verdict::Accepted => {}
+                    Verdict::Pending => break,
+                    Verdict::Refused => {
+                        self.leave(session);
+                        return Err(Close::Refused);
+                    }
+                },
+            }
+            self.held_bytes -= section.bytes;
+            for ack in self.acks.drain(..section.acks) {
+                self.pubrecs -= usize::from(ack.kind == AckKind::Pubrec && ack.code == 0);
+                encode::ack(out, self.version, ack.kind, ack.id, ack.code);
+            }
+            self.sections.pop_front();
+        }
+        Ok(())
+    }
+
+    /// The connection ends: QoS 2 publishes that are not decided yet stay with the session, so that they are
+    /// not delivered again when the client sends them again.
+    pub(crate) fn leave(&mut self, session: &mut Session) {
+        for section in self.sections.drain(..) {
+            for ack in self.acks.drain(..section.acks) {
+                if ack.kind != AckKind::Pubrec || ack.code != 0 {
+                    continue;
+                }
+                match &section.hold {
+                    Hold::Nothing => {}
+                    Hold::ThisRead => session.unreceive(ack.id),
+                    Hold::Gate(gate) => match gate.verdict() {
+                        Verdict::Accepted => {}
+                        Verdict::Pending => session.leave_undecided(ack.id, Arc::clone(gate)),
+                        Verdict::Refused => session.unreceive(ack.id),
+                    },
+                }
+            }
+        }
+        self.pubrecs = 0;
+        self.held_bytes = 0;
+    }
+}
+
+impl Staged {
+    fn push(&mut self, event: Event) {
+        let size = event.json.len();
+        match self.groups.last_mut() {
+            Some(group) if group.len() < GROUP_EVENTS && self.bytes + size <= GROUP_BYTES => {
+                self.bytes += size;
+                group.push(event);
+            }
+            _ => {
+                self.bytes = size;
+                self.groups.push(vec![event]);
+            }
+        }
+    }
+}
+
+/// A message for subscribers, copied out of the read buffer once.
+fn message(publish: &Publish<'_>) -> Arc<Message> {
+    let properties = &publish.properties;
+    Arc::new(Message {
+        payload: Bytes::copy_from_slice(publish.payload),
+        properties: if properties.forwards {
+            properties::forwarded(publish.raw_properties)
+        } else {
+            Bytes::new()
+        },
+        expires: properties.expiry.map(|seconds| Instant::now() + Duration::from_secs(seconds.into())),
+    })
+}

@@ -1,0 +1,72 @@
+//! The engine's subscription inside the process: groups of events of one trigger source.
+//!
+//! Connections put groups into the bounded queue of a [`LinkQueue`]; `source` takes them from the [`Link`].
+//! When it is full, connections stop reading until there is room.
+
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+
+use tokio::sync::mpsc;
+
+use super::space::Space;
+use crate::model::receipt::Arrivals;
+use crate::model::trigger::TriggerSource;
+
+/// The engine's end. Dropping it refuses what it still holds.
+#[derive(Debug)]
+pub struct Link {
+    queue: mpsc::Receiver<Arrivals>,
+    number: u64,
+    space: Weak<Space>,
+}
+
+/// The connections' end.
+#[derive(Debug)]
+pub(crate) struct LinkQueue {
+    /// Which link it is, unique in its space.
+    pub(crate) number: u64,
+    /// What it wants.
+    pub(crate) source: TriggerSource,
+    /// Where groups go.
+    pub(crate) sender: mpsc::Sender<Arrivals>,
+}
+
+impl Link {
+    /// Both ends of a link.
+    pub(crate) fn new(
+        number: u64,
+        source: TriggerSource,
+        capacity: usize,
+        space: Weak<Space>,
+    ) -> (Self, LinkQueue) {
+        let (sender, queue) = mpsc::channel(capacity.max(1));
+        (Self { queue, number, space }, LinkQueue { number, source, sender })
+    }
+
+    /// The next group of events. `None`: the link was closed or the server stopped, and nothing is left.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Arrivals>> {
+        self.queue.poll_recv(cx)
+    }
+
+    /// Takes nothing new. Groups in the queue are still given, then comes `None`. A publish that waited for
+    /// room in this link is not acknowledged.
+    pub fn close(&mut self) {
+        if let Some(space) = self.space.upgrade() {
+            space.unlink(self.number);
+        }
+        self.queue.close();
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl LinkQueue {
+    /// Room for one group, for a connection that has to wait for it. `None`: the link is closed.
+    pub(crate) async fn room(self: Arc<Self>) -> Option<mpsc::OwnedPermit<Arrivals>> {
+        self.sender.clone().reserve_owned().await.ok()
+    }
+}

@@ -1,0 +1,211 @@
+//! The MQTT server inside the binary: 3.1.1 and 5.0 on one port, for the registries and brokers that have no
+//! external broker. `source` reads its events through [`Server::link`]; `server` starts and stops it.
+//!
+//! A publish travels: [`listener`] → [`handshake`] → [`connection`] → [`intake`] → [`link`] and [`outbox`].
+//! Who may do what is [`access`]; what goes where is [`space`]; what a client left behind is [`sessions`].
+//! The server runs on a runtime of its own, so it may be used from inside any other.
+//!
+//! Absent on purpose: QoS 2 to subscribers, shared subscriptions, RETAIN, enhanced authentication, sessions
+//! that survive the process.
+
+mod access;
+mod accounts;
+mod close;
+mod connection;
+mod control;
+mod encode;
+mod handshake;
+mod intake;
+mod limits;
+mod link;
+mod listener;
+mod message;
+mod outbox;
+mod packet;
+mod properties;
+mod publish;
+mod session;
+mod sessions;
+mod space;
+mod trie;
+mod will;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+
+pub use self::limits::Limits;
+pub use self::link::Link;
+
+use self::accounts::Accounts;
+use self::sessions::Sessions;
+use self::space::Space;
+use crate::model::Resources;
+use crate::model::id::Id;
+use crate::model::topic::{self, TopicError};
+use crate::model::trigger::TriggerSource;
+
+/// How long connections may take to go once they are told to.
+const GOING: Duration = Duration::from_secs(2);
+
+/// The running server. Dropping it cuts every connection; [`Server::stop`] is the polite way.
+#[derive(Debug)]
+pub struct Server {
+    runtime: Option<Runtime>,
+    shared: Arc<Shared>,
+    registries: HashMap<Id, Arc<Space>>,
+    brokers: HashMap<Id, Arc<Space>>,
+    address: SocketAddr,
+}
+
+/// Why the server did not start. The texts fit after "failed to start the MQTT server: ".
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The listener or the runtime cannot be used.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// A device, registry or broker has the id of another: who logs in would not be known.
+    #[error("{0:?} is the id of more than one device, registry or broker")]
+    AmbiguousUser(Id),
+}
+
+/// Why there is no link. The texts fit after "failed to subscribe: ".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// No such registry is served here.
+    #[error("device registry {0:?} is not served by the embedded MQTT server")]
+    UnknownRegistry(Id),
+    /// No such broker is served here.
+    #[error("broker {0:?} is not served by the embedded MQTT server")]
+    UnknownBroker(Id),
+    /// The topic filter is not valid.
+    #[error("the topic filter {0:?} {1}")]
+    Filter(Id, TopicError),
+    /// The server has stopped.
+    #[error("the MQTT server has stopped")]
+    Stopped,
+}
+
+/// What every connection has in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    limits: Arc<Limits>,
+    accounts: Accounts,
+    sessions: Arc<Sessions>,
+    spaces: Vec<Arc<Space>>,
+    phase: watch::Sender<Phase>,
+    /// One permit for each connection that may still come.
+    slots: Arc<Semaphore>,
+    max_slots: u32,
+}
+
+/// How far the server's end has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Not at all.
+    Running,
+    /// Nothing new is accepted or read; connections end when all is acknowledged.
+    Draining,
+    /// Connections end now.
+    Closing,
+}
+
+impl Server {
+    /// Serves the registries and brokers that have no `external` broker on an already bound listener, on its
+    /// own tokio multi-thread runtime.
+    pub fn start(
+        listener: std::net::TcpListener,
+        resources: &Resources,
+        limits: Limits,
+    ) -> Result<Self, StartError> {
+        let (accounts, spaces) =
+            Accounts::new(resources, &limits).map_err(|ambiguous| StartError::AmbiguousUser(ambiguous.0))?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(limits.worker_threads.max(1))
+            .thread_name("mqtt")
+            .enable_all()
+            .build()?;
+        let (registries, brokers): (HashMap<_, _>, HashMap<_, _>) = spaces
+            .iter()
+            .map(|space| (space.id.clone(), Arc::clone(space)))
+            .partition(|(_, space)| space.is_registry());
+        let most = Semaphore::MAX_PERMITS.min(u32::MAX as usize);
+        let slots = limits.max_connections.min(most);
+        let limits = Arc::new(limits);
+        let shared = Arc::new(Shared {
+            accounts,
+            sessions: Arc::new(Sessions::new(Arc::clone(&limits))),
+            spaces,
+            phase: watch::Sender::new(Phase::Running),
+            slots: Arc::new(Semaphore::new(slots)),
+            max_slots: u32::try_from(slots).unwrap_or(u32::MAX),
+            limits,
+        });
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let listener = {
+            let _inside = runtime.enter();
+            tokio::net::TcpListener::from_std(listener)?
+        };
+        runtime.spawn(listener::accept(listener, Arc::clone(&shared)));
+        Ok(Self { runtime: Some(runtime), shared, registries, brokers, address })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The engine's in-process subscription: groups of events of one trigger source. `capacity` is the number
+    /// of groups that may wait; when it is full, publishers (and only then) are held back.
+    pub fn link(&self, source: &TriggerSource, capacity: usize) -> Result<Link, LinkError> {
+        let (space, filter) = match source {
+            TriggerSource::IotMessage { registry_id, mqtt_topic, .. } => {
+                let unknown = || LinkError::UnknownRegistry(registry_id.clone());
+                (self.registries.get(registry_id).ok_or_else(unknown)?, mqtt_topic)
+            }
+            TriggerSource::IotBrokerMessage { broker_id, mqtt_topic } => {
+                let unknown = || LinkError::UnknownBroker(broker_id.clone());
+                (self.brokers.get(broker_id).ok_or_else(unknown)?, mqtt_topic)
+            }
+        };
+        if let Some(filter) = filter {
+            topic::check_filter(filter).map_err(|error| LinkError::Filter(filter.clone(), error))?;
+        }
+        space.link(source, capacity).ok_or(LinkError::Stopped)
+    }
+
+    /// Stops accepting and reading, waits at most `patience` until what was read is acknowledged, says
+    /// goodbye to 5.0 clients (0x8B), and closes. Links then end.
+    pub async fn stop(&self, patience: Duration) {
+        let Some(runtime) = &self.runtime else { return };
+        // On the server's own runtime: the caller's may have no timer, and may be of another kind.
+        let _ = runtime.spawn(Arc::clone(&self.shared).stop(patience)).await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shared.spaces.iter().for_each(|space| space.stop());
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Shared {
+    async fn stop(self: Arc<Self>, patience: Duration) {
+        for (phase, time) in [(Phase::Draining, patience), (Phase::Closing, GOING)] {
+            self.phase.send_if_modified(|now| std::mem::replace(now, phase) != phase);
+            if timeout(time, self.slots.acquire_many(self.max_slots)).await.is_ok() {
+                break;
+            }
+        }
+        self.spaces.iter().for_each(|space| space.stop());
+    }
+}
