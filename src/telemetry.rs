@@ -107,6 +107,11 @@ impl Metrics {
         out
     }
 
+    /// Counts one panic that was contained, in an actor or a task.
+    pub fn count_panic(&self, actor: &'static str) {
+        self.actor_panics.get_or_create(&ActorLabel { actor }).inc();
+    }
+
     /// Counts an actor that started again after its end or a panic.
     pub fn count_restart(&self, actor: &'static str) {
         self.actor_restarts.get_or_create(&ActorLabel { actor }).inc();
@@ -118,7 +123,7 @@ impl Metrics {
 pub fn contain<R>(actor: &'static str, work: impl FnOnce() -> R) -> Option<R> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work))
         .inspect_err(|panic| {
-            METRICS.actor_panics.get_or_create(&ActorLabel { actor }).inc();
+            METRICS.count_panic(actor);
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
             tracing::error!(actor, panic = text, "a panic was contained; please report it");

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::model::receipt::Arrivals;
 
 pub mod actor;
+pub mod embedded;
 pub mod mqtt;
 pub mod readiness;
 

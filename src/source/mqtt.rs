@@ -1,1 +1,0 @@
-//! A source on an external MQTT broker, by the client `rumqttc`.
