@@ -157,8 +157,8 @@ impl Intake {
             return Err(Close::ReceiveMaximum);
         }
         let Some(mut route) = self.route(publish)? else { return self.deny(publish) };
-        if publish.qos == 2 {
-            match session.receive(publish.id) {
+        if publish.qos > 0 {
+            match session.receive(publish.qos, publish.id, publish.dup) {
                 Arrival::New => {}
                 Arrival::Duplicate => {
                     self.stage_ack(publish, 0);
@@ -361,22 +361,19 @@ impl Intake {
         Ok(())
     }
 
-    /// The connection ends: QoS 2 publishes that are not decided yet stay with the session, so that they are
-    /// not delivered again when the client sends them again.
+    /// The connection ends: publishes that the links have but that are not acknowledged stay with the session,
+    /// so that they are not delivered again when the client repeats them.
     pub(crate) fn leave(&mut self, session: &mut Session) {
         for section in self.sections.drain(..) {
-            for ack in self.acks.drain(..section.acks) {
-                if ack.kind != AckKind::Pubrec || ack.code != 0 {
-                    continue;
-                }
+            for ack in self.acks.drain(..section.acks).filter(|ack| ack.code == 0) {
+                let qos = if ack.kind == AckKind::Puback { 1 } else { 2 };
                 match &section.hold {
+                    Hold::Gate(gate) if gate.verdict() != Verdict::Refused => {
+                        session.leave_undecided(qos, ack.id, Arc::clone(gate));
+                    }
                     Hold::Nothing => {}
-                    Hold::ThisRead => session.unreceive(ack.id),
-                    Hold::Gate(gate) => match gate.verdict() {
-                        Verdict::Accepted => {}
-                        Verdict::Pending => session.leave_undecided(ack.id, Arc::clone(gate)),
-                        Verdict::Refused => session.unreceive(ack.id),
-                    },
+                    Hold::ThisRead | Hold::Gate(_) if qos == 2 => session.unreceive(ack.id),
+                    Hold::ThisRead | Hold::Gate(_) => {}
                 }
             }
         }

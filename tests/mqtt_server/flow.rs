@@ -340,6 +340,37 @@ fn qos_2_that_was_undecided_when_the_client_vanished_is_not_delivered_again() {
 }
 
 #[test]
+fn qos_1_that_was_never_acknowledged_is_known_when_it_is_repeated() {
+    let server = server();
+    let mut link = link(&server);
+    let hello = Hello::persistent(V3, "d1", "c");
+    let mut raw = hello.enter(&server);
+    raw.publish(1, 7, EVENTS, b"once");
+    let held = group(&mut link).unwrap();
+    raw.vanish();
+    let mut raw = hello.enter(&server);
+    let again = raw.publish_with(0x0a, 7, EVENTS, &[], b"once");
+    raw.send(&again);
+    raw.publish(1, 8, EVENTS, b"next");
+    assert_eq!(payload(&events(&mut link, 1)[0]), b"next");
+    raw.expect_quiet();
+    held.receipt.accept();
+    raw.expect(&[0x40, 2, 0, 7]);
+    raw.expect(&[0x40, 2, 0, 8]);
+    // A session that is not kept knows nothing of it.
+    raw.publish(1, 9, EVENTS, b"twice");
+    let held = group(&mut link).unwrap();
+    raw.vanish();
+    let mut raw = Hello { clean: true, ..hello }.enter(&server);
+    let again = raw.publish_with(0x0a, 9, EVENTS, &[], b"twice");
+    raw.send(&again);
+    assert_eq!(payload(&events(&mut link, 1)[0]), b"twice");
+    raw.expect(&[0x40, 2, 0, 9]);
+    held.receipt.accept();
+    raw.expect_quiet();
+}
+
+#[test]
 fn a_release_of_nothing_is_told() {
     let server = server();
     let mut raw = Raw::v5(&server, "d1");
