@@ -5,6 +5,7 @@
 //! [`source`] → [`batch`] → [`gateway`] → [`engine`] (starts them) → [`management`], [`cli`] → [`server`].
 //! A module imports only what stands below it or downstream of it; `tests/tidy.rs` holds that.
 
+pub mod cli;
 pub mod config;
 pub mod model;
 pub mod source;
