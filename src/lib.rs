@@ -6,6 +6,7 @@
 //! A module imports only what stands below it or downstream of it; `tests/tidy.rs` holds that.
 
 pub mod batch;
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod gateway;

@@ -111,9 +111,12 @@ fn user_name(value: &Value<'_>, reading: &mut Reading) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// `mqtt://HOST[:PORT]`. A fault never shows the text, as it may hold a password.
 fn address(value: &Value<'_>, reading: &mut Reading) -> Option<(String, u16)> {
-    let text = value.str(reading)?;
+    mqtt_address(value.str(reading)?).map_err(|fault| value.fault(reading, fault)).ok()
+}
+
+/// Reads `mqtt://HOST[:PORT]`. The error never shows the text, as it may hold a password.
+pub fn mqtt_address(text: &str) -> Result<(String, u16), &'static str> {
     let url = url::Url::parse(text).ok();
     let fault = match &url {
         Some(url) if url.scheme() == "mqtts" => "TLS to external brokers (mqtts) is not supported yet",
@@ -126,14 +129,13 @@ fn address(value: &Value<'_>, reading: &mut Reading) -> Option<(String, u16)> {
         }
         Some(url) if url.port() == Some(0) => "the URL's port must be 1 to 65535",
         Some(url) => match url.host() {
-            Some(url::Host::Ipv6(ip)) => return Some((ip.to_string(), port(url))),
-            Some(host) if !host.to_string().is_empty() => return Some((host.to_string(), port(url))),
+            Some(url::Host::Ipv6(ip)) => return Ok((ip.to_string(), port(url))),
+            Some(host) if !host.to_string().is_empty() => return Ok((host.to_string(), port(url))),
             _ => "the URL must name a host: mqtt://HOST[:PORT]",
         },
         None => "the URL must be mqtt://HOST[:PORT]",
     };
-    value.fault(reading, fault);
-    None
+    Err(fault)
 }
 
 fn port(url: &url::Url) -> u16 {

@@ -35,6 +35,7 @@ mod unique;
 use std::path::{Path, PathBuf};
 
 pub use error::{ConfigError, ConfigErrors, Place};
+pub use iot::mqtt_address;
 pub use settings::{
     ContainerEventType, ContainerRegistry, ContainerRegistryKind, ContainerRegistryTrigger, GatewaySettings,
     LogSettings, ManagementSettings, MqttSettings, ServiceAccount, Settings,
