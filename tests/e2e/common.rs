@@ -57,6 +57,8 @@ pub fn trigger(name: &str, source: &str, path: &str) -> String {
 /// The program, running.
 pub struct TestServer {
     child: Child,
+    /// Log lines from before the server was ready.
+    early: Vec<String>,
     lines: Receiver<String>,
     pub gateway: SocketAddr,
     pub management: SocketAddr,
@@ -80,6 +82,7 @@ impl TestServer {
         command.env_remove("RUST_LOG");
         let mut child = command.spawn().unwrap();
         let lines = lines_of(child.stderr.take().unwrap());
+        let mut early = Vec::new();
         let mut addresses = std::collections::HashMap::new();
         let start = Instant::now();
         loop {
@@ -94,11 +97,12 @@ impl TestServer {
                     addresses.insert(fields["service"].as_str().unwrap().to_owned(), address);
                 }
                 Some("ready") => break,
-                _ => {}
+                _ => early.push(line),
             }
         }
         Self {
             child,
+            early,
             lines,
             gateway: addresses["gateway"],
             management: addresses["management"],
@@ -167,7 +171,7 @@ impl TestServer {
 
     /// Log lines that have come by now and contain `text`.
     pub fn log(&self, text: &str) -> Vec<String> {
-        self.lines.try_iter().filter(|line| line.contains(text)).collect()
+        self.early.iter().cloned().chain(self.lines.try_iter()).filter(|line| line.contains(text)).collect()
     }
 }
 

@@ -48,7 +48,8 @@ fn a_broker_that_is_away_is_told_once_and_taken_up_when_it_comes() {
 #[test]
 fn malformed_mqtt_ends_its_connection_and_nothing_else() {
     let source = format!("iot_message: {{ registry_id: factory, {SIZE_1} }}");
-    let server = TestServer::start(&config(&format!("{FACTORY}triggers:\n{}", trigger("t", &source, "/ws"))));
+    let server =
+        TestServer::start(&config(&format!("{FACTORY}triggers:\n{}", trigger("telemetry", &source, "/ws"))));
     let mut socket = server.websocket("/ws");
     let inputs: [&[u8]; 5] = [
         b"GET / HTTP/1.1\r\n\r\n",
@@ -90,7 +91,8 @@ fn a_taken_port_ends_the_start_with_its_name() {
 #[test]
 fn a_stop_acknowledges_publishers_and_ends_clean_under_load() {
     let source = "iot_message: { registry_id: factory, batch_settings: { max_count: 10, cutoff: 1s } }";
-    let server = TestServer::start(&config(&format!("{FACTORY}triggers:\n{}", trigger("t", source, "/ws"))));
+    let server =
+        TestServer::start(&config(&format!("{FACTORY}triggers:\n{}", trigger("telemetry", source, "/ws"))));
     let mut socket = server.websocket("/ws");
     let count = 2000;
     let mut device = Device::connect(&server);

@@ -178,7 +178,8 @@ fn a_registry_on_an_external_mosquitto_is_a_source() {
         mosquitto.port
     );
     let source = format!("iot_message: {{ registry_id: factory, {SIZE_1} }}");
-    let server = TestServer::start(&config(&format!("{iot}triggers:\n{}", trigger("t", &source, "/ws"))));
+    let server =
+        TestServer::start(&config(&format!("{iot}triggers:\n{}", trigger("telemetry", &source, "/ws"))));
     crate::common::until("readiness", || (server.get("/readyz").0 == 200).then_some(()));
     let mut socket = server.websocket("/ws");
     mosquitto.publish("$devices/press-1/events/x", "yes");

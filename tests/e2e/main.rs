@@ -1,5 +1,6 @@
 //! The program from outside: the built binary, real sockets, clients that others wrote.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(unreachable_pub, reason = "one crate, nothing is published")]
 
 mod batching;
 mod common;
