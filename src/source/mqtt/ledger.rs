@@ -1,8 +1,11 @@
-//! Which messages of an external broker still wait for their acknowledgement. Pure.
+//! What one connection owes its broker: acknowledgements in the order of arrival, each only when every
+//! consumer has taken the events. Pure; kept by [`super::task`].
 //!
-//! Acknowledgements leave in the order the messages came (MQTT-4.6.0-2), and only on the connection that
-//! brought them: a packet identifier means another message after a reconnect. A message that comes again
-//! because its acknowledgement was lost is recognised and not made an event twice.
+//! A packet identifier means something on its own connection only, so a ledger lives exactly as long as one
+//! connection: an acknowledgement that comes too late cannot acknowledge another message. Its successor
+//! knows what was left open, and recognises it when the broker sends it again. What may have been
+//! acknowledged already is not recognised: the identifier may by then stand for a later message with the
+//! same content, and an event that comes twice is better than one that is lost.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,180 +13,303 @@ use std::sync::Arc;
 
 use crate::model::receipt::{Gate, Verdict};
 
-/// A message's packet identifier; 0 for QoS 0, which is not acknowledged.
-pub(super) type PacketId = u16;
-
-/// The bookkeeping of one session with a broker.
-#[derive(Debug, Default)]
-pub(super) struct Ledger {
-    /// Messages of the present connection that wait, oldest first.
-    waiting: VecDeque<(PacketId, Arc<Gate>)>,
-    /// What was last made an event under each identifier: bounded by the number of identifiers.
-    seen: HashMap<PacketId, Seen>,
+/// A message that the broker wants acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Message {
+    /// Its packet identifier.
+    pub(super) id: u16,
+    /// Whether it came with QoS 2 (left by an earlier subscription; ours ask for QoS 1).
+    pub(super) exactly_once: bool,
+    /// A fingerprint of topic and payload.
+    pub(super) content: u64,
 }
 
-#[derive(Debug, Clone)]
-struct Seen {
+/// A consumer did not take its events: the broker must send them again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refused;
+
+/// The book of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    undecided: VecDeque<Entry>,
+    due: VecDeque<Due>,
+    /// Handed to the client, not written to the socket yet.
+    unwritten: usize,
+    progress: bool,
+    /// What connections before this one left open.
+    open: HashMap<u16, Open>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    messages: Vec<Message>,
+    /// None: these messages are of no interest, and are acknowledged in their turn.
+    gate: Option<Arc<Gate>>,
+}
+
+#[derive(Debug)]
+struct Due {
+    message: Message,
+    gate: Option<Arc<Gate>>,
+}
+
+#[derive(Debug)]
+struct Open {
     content: u64,
     gate: Arc<Gate>,
 }
 
-/// What [`Ledger::settle`] finds.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Settled {
-    /// Acknowledge this message, then ask again.
-    Acknowledge(PacketId),
-    /// Nothing to do until a gate opens.
-    Wait,
-    /// The engine could not take a group: the connection has to be made anew, so that it comes again.
-    Refused,
+impl Message {
+    /// Describes a message.
+    pub(super) fn new(id: u16, exactly_once: bool, topic: &str, payload: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (topic, payload).hash(&mut hasher);
+        Self { id, exactly_once, content: hasher.finish() }
+    }
 }
 
 impl Ledger {
-    /// A new connection: what waited on the old one is not acknowledged any more. Without a session on the
-    /// broker's side the identifiers mean nothing either.
-    pub(super) fn connected(&mut self, session_present: bool) {
-        self.waiting.clear();
-        if !session_present {
-            self.seen.clear();
-        }
-        // A group that was refused has to become events when it comes again.
-        self.seen.retain(|_, seen| seen.gate.verdict() != Verdict::Refused);
-    }
-
-    /// Tells whether a message is one that was made an event before. If so it waits for the old verdict.
-    pub(super) fn is_known(&mut self, id: PacketId, dup: bool, topic: &str, payload: &[u8]) -> bool {
-        if id == 0 || !dup {
-            return false;
-        }
-        match self.seen.get(&id) {
-            Some(seen) if seen.content == content(topic, payload) => {
-                self.waiting.push_back((id, Arc::clone(&seen.gate)));
-                true
+    /// The book of the next connection.
+    pub(super) fn successor(self) -> Self {
+        let mut open = self.open;
+        let undecided = self.undecided.into_iter().flat_map(|Entry { messages, gate }| {
+            messages.into_iter().map(move |message| Due { message, gate: gate.clone() })
+        });
+        for Due { message, gate } in self.due.into_iter().chain(undecided) {
+            if let Some(gate) = gate {
+                open.insert(message.id, Open { content: message.content, gate });
             }
-            _ => false,
+        }
+        Self { open, ..Self::default() }
+    }
+
+    /// The broker has forgotten the session, and with it what its identifiers meant.
+    pub(super) fn forget(&mut self) {
+        self.open.clear();
+    }
+
+    /// Whether connections before this one have left a message with this identifier open.
+    pub(super) fn has_open(&self, message: Message) -> bool {
+        self.open.contains_key(&message.id)
+    }
+
+    /// Whether the message is one that a connection before this one has handed over. If so it is entered
+    /// here, and waits for that verdict.
+    pub(super) fn knows(&mut self, message: Message, again: bool) -> bool {
+        let Some(Open { content, gate }) = self.open.remove(&message.id) else { return false };
+        let known = again && content == message.content && gate.verdict() != Verdict::Refused;
+        if known {
+            self.took(vec![message], Some(gate));
+        }
+        known
+    }
+
+    /// Notes messages that were handed over together, in their order of arrival.
+    pub(super) fn took(&mut self, messages: Vec<Message>, gate: Option<Arc<Gate>>) {
+        if !messages.is_empty() {
+            self.undecided.push_back(Entry { messages, gate });
         }
     }
 
-    /// Enters a message that was made an event of the group behind `gate`.
-    pub(super) fn enter(&mut self, id: PacketId, topic: &str, payload: &[u8], gate: &Arc<Gate>) {
-        if id != 0 {
-            self.waiting.push_back((id, Arc::clone(gate)));
-            self.seen.insert(id, Seen { content: content(topic, payload), gate: Arc::clone(gate) });
+    /// Moves what is decided by now to what is due. An error stands until the connection ends: nothing from
+    /// the refused group on is ever acknowledged.
+    pub(super) fn settle(&mut self) -> Result<(), Refused> {
+        while let Some(first) = self.undecided.front_mut() {
+            match first.gate.as_ref().map_or(Verdict::Accepted, |gate| gate.verdict()) {
+                Verdict::Pending => break,
+                Verdict::Refused => return Err(Refused),
+                Verdict::Accepted => {
+                    let (messages, gate) = (std::mem::take(&mut first.messages), first.gate.take());
+                    let due = |message| Due { message, gate: gate.clone() };
+                    self.due.extend(messages.into_iter().map(due));
+                    self.undecided.pop_front();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives what is due to `send`, in order, until it is full (false).
+    pub(super) fn send_due(&mut self, mut send: impl FnMut(Message) -> bool) {
+        while let Some(due) = self.due.front() {
+            if !send(due.message) {
+                break;
+            }
+            self.due.pop_front();
+            self.unwritten += 1;
         }
     }
 
-    /// The next thing to do for the oldest message.
-    pub(super) fn settle(&mut self) -> Settled {
-        match self.waiting.front().map(|(id, gate)| (*id, gate.verdict())) {
-            Some((id, Verdict::Accepted)) => Settled::Acknowledge(id),
-            Some((_, Verdict::Refused)) => Settled::Refused,
-            Some((_, Verdict::Pending)) | None => Settled::Wait,
-        }
+    /// An acknowledgement is on the wire.
+    pub(super) fn written(&mut self) {
+        self.unwritten = self.unwritten.saturating_sub(1);
+        self.progress = true;
     }
 
-    /// The acknowledgement that [`Self::settle`] asked for has been sent.
-    pub(super) fn acknowledged(&mut self) {
-        self.waiting.pop_front();
+    /// Whether anything was acknowledged on this connection.
+    pub(super) fn has_progress(&self) -> bool {
+        self.progress
     }
 
-    /// Whether every message of this connection has been acknowledged.
-    pub(super) fn is_settled(&self) -> bool {
-        self.waiting.is_empty()
+    /// Whether nothing is undecided, due or unwritten.
+    pub(super) fn is_clear(&self) -> bool {
+        self.undecided.is_empty() && self.due.is_empty() && self.unwritten == 0
     }
-}
-
-fn content(topic: &str, payload: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    topic.hash(&mut hasher);
-    payload.hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use tokio::sync::Notify;
 
     use super::*;
     use crate::model::receipt::Receipt;
 
-    fn gate() -> (Arc<Gate>, Receipt) {
+    fn message(id: u16) -> Message {
+        Message::new(id, false, "a", b"1")
+    }
+
+    fn group(ledger: &mut Ledger, numbers: &[u16]) -> Receipt {
         let (gate, mut receipts) = Gate::new(1, Arc::new(Notify::new()));
-        (gate, receipts.pop().unwrap())
+        ledger.took(numbers.iter().copied().map(message).collect(), Some(gate));
+        receipts.pop().unwrap()
     }
 
-    fn acknowledge_all(ledger: &mut Ledger) -> Vec<PacketId> {
-        let mut ids = Vec::new();
-        while let Settled::Acknowledge(id) = ledger.settle() {
-            ledger.acknowledged();
-            ids.push(id);
+    fn sent(ledger: &mut Ledger, room: usize) -> Vec<u16> {
+        let mut sent = Vec::new();
+        ledger.send_due(|message| {
+            let fits = sent.len() < room;
+            if fits {
+                sent.push(message.id);
+            }
+            fits
+        });
+        sent
+    }
+
+    #[test]
+    fn a_later_group_waits_for_an_earlier_one() {
+        let mut ledger = Ledger::default();
+        let (first, second) = (group(&mut ledger, &[1, 2]), group(&mut ledger, &[3]));
+        second.accept();
+        assert_eq!((ledger.settle(), sent(&mut ledger, 9)), (Ok(()), vec![]));
+        first.accept();
+        assert_eq!((ledger.settle(), sent(&mut ledger, 9)), (Ok(()), vec![1, 2, 3]));
+    }
+
+    #[test]
+    fn uninteresting_messages_are_acknowledged_in_their_turn() {
+        let mut ledger = Ledger::default();
+        let first = group(&mut ledger, &[1]);
+        ledger.took(vec![message(2)], None);
+        assert_eq!((ledger.settle(), sent(&mut ledger, 9)), (Ok(()), vec![]));
+        first.accept();
+        assert_eq!((ledger.settle(), sent(&mut ledger, 9)), (Ok(()), vec![1, 2]));
+    }
+
+    #[test]
+    fn nothing_from_a_refused_group_on_is_acknowledged() {
+        let mut ledger = Ledger::default();
+        let [first, second, third] = [1, 2, 3].map(|n| group(&mut ledger, &[n]));
+        third.accept();
+        drop(second);
+        assert_eq!(ledger.settle(), Ok(()), "the first is undecided still");
+        first.accept();
+        assert_eq!((ledger.settle(), ledger.settle()), (Err(Refused), Err(Refused)));
+        assert_eq!(sent(&mut ledger, 9), [1]);
+    }
+
+    #[test]
+    fn what_did_not_fit_is_sent_later() {
+        let mut ledger = Ledger::default();
+        group(&mut ledger, &[1, 2, 3]).accept();
+        ledger.settle().unwrap();
+        assert_eq!(sent(&mut ledger, 2), [1, 2]);
+        assert!(!ledger.has_progress());
+        ledger.written();
+        ledger.written();
+        assert!(ledger.has_progress() && !ledger.is_clear());
+        assert_eq!(sent(&mut ledger, 2), [3]);
+        assert!(!ledger.is_clear());
+        ledger.written();
+        assert!(ledger.is_clear());
+    }
+
+    #[test]
+    fn what_was_left_open_is_recognised_and_waits_for_its_verdict() {
+        let mut ledger = Ledger::default();
+        let receipt = group(&mut ledger, &[1, 2]);
+        let mut ledger = ledger.successor().successor();
+        assert!(ledger.knows(message(1), true) && ledger.knows(message(2), true));
+        assert!(!ledger.knows(message(1), true), "once for each time it was left open");
+        assert_eq!((ledger.settle(), sent(&mut ledger, 9)), (Ok(()), vec![]));
+        receipt.accept();
+        assert_eq!((ledger.settle(), sent(&mut ledger, 9)), (Ok(()), vec![1, 2]));
+    }
+
+    #[test]
+    fn another_message_under_an_old_identifier_is_not_taken_for_the_old_one() {
+        for (again, other) in [
+            (false, message(1)),
+            (true, Message::new(1, false, "a", b"2")),
+            (true, Message::new(1, false, "a1", b"")),
+            (true, message(2)),
+        ] {
+            let mut ledger = Ledger::default();
+            let _receipt = group(&mut ledger, &[1]);
+            assert!(!ledger.successor().knows(other, again), "{other:?}");
         }
-        ids
     }
 
     #[test]
-    fn acknowledgements_leave_in_the_order_of_arrival() {
+    fn what_was_acknowledged_or_refused_or_forgotten_is_new_when_it_comes_again() {
         let mut ledger = Ledger::default();
-        let (first, first_receipt) = gate();
-        let (second, second_receipt) = gate();
-        ledger.enter(7, "t", b"1", &first);
-        ledger.enter(8, "t", b"2", &first);
-        ledger.enter(9, "t", b"3", &second);
-        second_receipt.accept();
-        assert_eq!(ledger.settle(), Settled::Wait);
-        first_receipt.accept();
-        assert_eq!(acknowledge_all(&mut ledger), [7, 8, 9]);
-        assert!(ledger.is_settled());
+        group(&mut ledger, &[1]).accept();
+        let (refused, _forgotten) = (group(&mut ledger, &[2]), group(&mut ledger, &[3]));
+        ledger.settle().unwrap();
+        assert_eq!(sent(&mut ledger, 9), [1]);
+        drop(refused);
+        let mut ledger = ledger.successor();
+        assert!(!ledger.knows(message(1), true) && !ledger.knows(message(2), true));
+        ledger.forget();
+        assert!(!ledger.knows(message(3), true));
     }
 
-    #[test]
-    fn qos_0_is_not_acknowledged() {
-        let mut ledger = Ledger::default();
-        ledger.enter(0, "t", b"1", &gate().0);
-        assert!(ledger.is_settled());
-    }
-
-    #[test]
-    fn a_new_connection_forgets_what_waited_on_the_old_one() {
-        let mut ledger = Ledger::default();
-        let (gate, receipt) = gate();
-        ledger.enter(1, "t", b"1", &gate);
-        receipt.accept();
-        ledger.connected(true);
-        assert_eq!(ledger.settle(), Settled::Wait);
-    }
-
-    #[test]
-    fn a_message_that_comes_again_is_known_by_identifier_dup_and_content() {
-        let mut ledger = Ledger::default();
-        let (gate, receipt) = gate();
-        ledger.enter(1, "t", b"1", &gate);
-        ledger.connected(true);
-        assert!(!ledger.is_known(1, false, "t", b"1"));
-        assert!(!ledger.is_known(1, true, "t", b"2"));
-        assert!(!ledger.is_known(2, true, "t", b"1"));
-        assert!(ledger.is_known(1, true, "t", b"1"));
-        assert_eq!(ledger.settle(), Settled::Wait);
-        receipt.accept();
-        assert_eq!(acknowledge_all(&mut ledger), [1]);
-    }
-
-    #[test]
-    fn nothing_is_known_without_a_session() {
-        let mut ledger = Ledger::default();
-        ledger.enter(1, "t", b"1", &gate().0);
-        ledger.connected(false);
-        assert!(!ledger.is_known(1, true, "t", b"1"));
-    }
-
-    #[test]
-    fn a_refused_group_is_made_events_when_it_comes_again() {
-        let mut ledger = Ledger::default();
-        let (gate, receipt) = gate();
-        ledger.enter(1, "t", b"1", &gate);
-        drop(receipt);
-        assert_eq!(ledger.settle(), Settled::Refused);
-        ledger.connected(true);
-        assert!(!ledger.is_known(1, true, "t", b"1"));
+    proptest! {
+        #[test]
+        fn acknowledgements_are_a_prefix_of_the_arrivals(
+            sizes in prop::collection::vec(0usize..4, 1..20),
+            order in Just((0..20usize).collect::<Vec<_>>()).prop_shuffle(),
+            refused in prop::option::of(0usize..20),
+            room in 1usize..5,
+        ) {
+            let mut ledger = Ledger::default();
+            let mut next = 0;
+            let mut ends = Vec::new();
+            let mut receipts: Vec<_> = sizes.iter().map(|size| {
+                let numbers: Vec<u16> = (next..next + *size as u16).collect();
+                next += *size as u16;
+                ends.push(next);
+                Some(group(&mut ledger, &numbers))
+            }).collect();
+            let mut acknowledged = Vec::new();
+            for n in order.into_iter().filter(|n| *n < sizes.len()) {
+                let receipt = receipts[n].take().unwrap();
+                if refused == Some(n) { drop(receipt) } else { receipt.accept() }
+                let _ = ledger.settle();
+                acknowledged.extend(sent(&mut ledger, room));
+            }
+            loop {
+                let more = sent(&mut ledger, room);
+                if more.is_empty() { break; }
+                acknowledged.extend(more);
+            }
+            // A refused group without a packet identifier leaves no trace: nothing can be sent again.
+            let end = match refused {
+                Some(n) if n < sizes.len() && sizes[n] > 0 => ends[n] - sizes[n] as u16,
+                _ => next,
+            };
+            prop_assert_eq!(acknowledged, (0..end).collect::<Vec<_>>());
+        }
     }
 }

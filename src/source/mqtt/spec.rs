@@ -1,87 +1,124 @@
-//! What a source reads on an external broker, and how its topics become events. Pure.
+//! What an MQTT source reads: the broker, the subscriptions, and what each topic means. Pure; made by the
+//! engine, read by [`super::task`].
 
-use crate::model::event::{Encoder, Event, Origin};
+use crate::model::event::Origin;
 use crate::model::id::Id;
-use crate::model::iot::{Alias, ExternalBroker, device_of_topic, registry_of_topic};
+use crate::model::iot::{self, Alias, ExternalBroker};
 use crate::model::trigger::TriggerSource;
 
-/// Everything that a source on an external broker needs to know.
-#[derive(Debug, Clone)]
+/// Everything that a source on an external broker has to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MqttSourceSpec {
-    /// Where the broker is.
+    /// The broker.
     pub broker: ExternalBroker,
-    /// Stable over restarts: the broker keeps the session, and the messages, under it.
+    /// The same after every restart, so that the broker keeps the session; never empty.
     pub client_id: String,
-    /// What is subscribed to.
+    /// The topic filters to subscribe to; at least one.
     pub filters: Vec<String>,
-    /// The name for log lines.
+    /// Whose topics they are.
+    pub topics: Topics,
+    /// How people know the source, for log lines.
     pub name: String,
-    owner: Owner,
 }
 
-#[derive(Debug, Clone)]
-enum Owner {
-    Registry { id: Id, device: Option<Id>, aliases: Vec<Alias> },
-    Broker { id: Id },
+/// How a topic on the broker becomes the origin of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topics {
+    /// Those of a device registry.
+    Registry {
+        /// The registry.
+        registry_id: Id,
+        /// Only this device's.
+        device_id: Option<Id>,
+        /// Other names of device topics.
+        aliases: Vec<Alias>,
+    },
+    /// Those of a broker.
+    Broker {
+        /// The broker resource.
+        broker_id: Id,
+    },
 }
 
 impl MqttSourceSpec {
-    /// The spec for a trigger's source. `node` names this process among all that use the broker.
+    /// What has to be read for a trigger's source. `aliases` are those of the source's registry; `node`
+    /// tells this process from others on the same broker.
     pub fn new(source: &TriggerSource, broker: &ExternalBroker, aliases: &[Alias], node: &str) -> Self {
-        let (owner, topic, all) = match source {
+        let (topics, filters) = match source {
             TriggerSource::IotMessage { registry_id, device_id, mqtt_topic } => {
-                let all = match device_id {
-                    Some(device) => vec![format!("$devices/{device}/#")],
-                    None => vec!["$devices/#".to_owned(), format!("$registries/{registry_id}/#")],
+                let filters = match (mqtt_topic, device_id) {
+                    (Some(topic), _) => vec![topic.to_string()],
+                    (None, Some(device)) => vec![format!("$devices/{device}/#")],
+                    (None, None) => vec!["$devices/#".to_owned(), format!("$registries/{registry_id}/#")],
                 };
-                let (id, device, aliases) = (registry_id.clone(), device_id.clone(), aliases.to_vec());
-                (Owner::Registry { id, device, aliases }, mqtt_topic, all)
+                let (registry_id, device_id) = (registry_id.clone(), device_id.clone());
+                (Topics::Registry { registry_id, device_id, aliases: aliases.to_vec() }, filters)
             }
             TriggerSource::IotBrokerMessage { broker_id, mqtt_topic } => {
-                (Owner::Broker { id: broker_id.clone() }, mqtt_topic, vec!["#".to_owned()])
+                let filter = mqtt_topic.as_deref().unwrap_or("#").to_owned();
+                (Topics::Broker { broker_id: broker_id.clone() }, vec![filter])
             }
         };
-        Self {
-            broker: broker.clone(),
-            client_id: format!("{node}-{:016x}", fnv1a(&source.to_string())),
-            filters: topic.as_ref().map_or(all, |topic| vec![topic.to_string()]),
-            name: source.to_string(),
-            owner,
+        let name = source.to_string();
+        // Another set of filters is another session: the broker would go on sending what an old one wanted.
+        let client_id = format!("{node}-{}-{:016x}", topics.owner(), fingerprint(&name));
+        Self { broker: broker.clone(), client_id, filters, topics, name }
+    }
+}
+
+impl Topics {
+    /// The registry or broker.
+    fn owner(&self) -> &str {
+        match self {
+            Self::Registry { registry_id, .. } => registry_id,
+            Self::Broker { broker_id } => broker_id,
         }
     }
 
-    /// Makes a message an event; `None` for a topic that the source does not read.
-    pub(super) fn event(&self, encoder: &mut Encoder, topic: &str, payload: &[u8]) -> Option<Event> {
-        match &self.owner {
-            Owner::Broker { id } => {
-                Some(encoder.iot_message(Origin::Broker { broker_id: id }, topic, payload))
+    /// Calls `event` with the origin and the standard name of `topic`, unless the source does not want it.
+    pub(super) fn interpret<R>(&self, topic: &str, event: impl FnOnce(Origin<'_>, &str) -> R) -> Option<R> {
+        match self {
+            Self::Broker { broker_id } if !topic.starts_with('$') => {
+                Some(event(Origin::Broker { broker_id }, topic))
             }
-            Owner::Registry { id, device, aliases } => {
-                let resolved = aliases.iter().find_map(|alias| alias.resolve(topic));
-                let topic = resolved.as_deref().unwrap_or(topic);
-                let device_id = match (device_of_topic(topic), registry_of_topic(topic)) {
-                    (Some((device_id, _)), _) => device_id,
-                    (None, Some((registry_id, _))) if registry_id == &**id => "",
+            Self::Broker { .. } => None,
+            Self::Registry { registry_id, device_id: wanted, aliases } => {
+                let unaliased = if topic.starts_with('$') { None } else { Some(unalias(aliases, topic)?) };
+                let topic = unaliased.as_deref().unwrap_or(topic);
+                let device_id = match (iot::device_of_topic(topic), iot::registry_of_topic(topic)) {
+                    (Some((device, _)), _) => device,
+                    (_, Some((registry, _))) if registry == &**registry_id => "",
                     _ => return None,
                 };
-                if device.as_deref().is_some_and(|wanted| wanted != device_id) {
+                if wanted.as_ref().is_some_and(|wanted| &**wanted != device_id) {
                     return None;
                 }
-                Some(encoder.iot_message(Origin::Device { registry_id: id, device_id }, topic, payload))
+                Some(event(Origin::Device { registry_id, device_id }, topic))
             }
         }
     }
 }
 
-/// The 64-bit FNV-1a hash: short, and the same in every version of this program.
-fn fnv1a(text: &str) -> u64 {
-    text.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+/// The standard name behind an alias. Where aliases overlap the longest counts.
+fn unalias(aliases: &[Alias], topic: &str) -> Option<String> {
+    let under = aliases.iter().filter(|alias| alias.resolve(topic).is_some());
+    under.max_by_key(|alias| alias.name.len())?.resolve(topic)
+}
+
+/// FNV-1a, which, unlike the standard library's hash, stays the same in every version.
+fn fingerprint(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn broker() -> ExternalBroker {
+        ExternalBroker { host: "h".into(), port: 1883, credentials: None }
+    }
 
     fn registry(device_id: Option<&str>, mqtt_topic: Option<&str>) -> MqttSourceSpec {
         let source = TriggerSource::IotMessage {
@@ -89,56 +126,82 @@ mod tests {
             device_id: device_id.map(Into::into),
             mqtt_topic: mqtt_topic.map(Into::into),
         };
-        let alias = Alias { name: "hall/press".into(), target: "$devices/press-1".into() };
-        MqttSourceSpec::new(&source, &broker(), &[alias], "node")
+        let alias = |name: &str, target: &str| Alias { name: name.into(), target: target.into() };
+        let aliases =
+            [alias("hall/press", "$devices/press-1"), alias("hall/press/in", "$devices/press-1/events")];
+        MqttSourceSpec::new(&source, &broker(), &aliases, "node")
     }
 
-    fn broker() -> ExternalBroker {
-        ExternalBroker { host: "h".into(), port: 1883, credentials: None }
+    fn of_broker(mqtt_topic: Option<&str>) -> MqttSourceSpec {
+        let mqtt_topic = mqtt_topic.map(Into::into);
+        let source = TriggerSource::IotBrokerMessage { broker_id: "plant".into(), mqtt_topic };
+        MqttSourceSpec::new(&source, &broker(), &[], "node")
     }
 
-    fn details(spec: &MqttSourceSpec, topic: &str) -> Option<(String, String)> {
-        let event = spec.event(&mut Encoder::new(), topic, b"x")?;
-        let json: serde_json::Value = serde_json::from_slice(&event.json).unwrap();
-        let text = |key: &str| json["details"][key].as_str().unwrap_or("-").to_owned();
-        Some((text("device_id"), text("mqtt_topic")))
+    /// Device (or broker), a space, and the standard topic.
+    fn seen(spec: &MqttSourceSpec, topic: &str) -> Option<String> {
+        spec.topics.interpret(topic, |origin, topic| match origin {
+            Origin::Device { registry_id, device_id } => format!("{registry_id}/{device_id} {topic}"),
+            Origin::Broker { broker_id } => format!("{broker_id} {topic}"),
+        })
     }
 
     #[test]
-    fn subscribes_to_what_the_trigger_names() {
+    fn filters_are_as_wide_as_the_trigger() {
         assert_eq!(registry(None, None).filters, ["$devices/#", "$registries/factory/#"]);
         assert_eq!(registry(Some("press-1"), None).filters, ["$devices/press-1/#"]);
         assert_eq!(registry(None, Some("$devices/+/events")).filters, ["$devices/+/events"]);
-        let all = TriggerSource::IotBrokerMessage { broker_id: "plant".into(), mqtt_topic: None };
-        assert_eq!(MqttSourceSpec::new(&all, &broker(), &[], "node").filters, ["#"]);
+        assert_eq!(registry(None, Some("hall/#")).filters, ["hall/#"]);
+        assert_eq!(of_broker(None).filters, ["#"]);
+        assert_eq!(of_broker(Some("a/+")).filters, ["a/+"]);
     }
 
     #[test]
-    fn the_client_id_is_stable_and_differs_by_source() {
-        let id = |device| registry(device, None).client_id;
-        assert_eq!(id(None), id(None));
-        assert_ne!(id(None), id(Some("press-1")));
-        assert_eq!(fnv1a(""), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(fnv1a("a"), 0xaf63_dc4c_8601_ec8c);
+    fn client_ids_are_stable_and_differ_between_sources() {
+        assert_eq!(of_broker(None).client_id, "node-plant-86395d4696ac53ea");
+        assert_eq!(registry(None, None).client_id, registry(None, None).client_id);
+        let ids = [
+            registry(None, None),
+            registry(Some("press-1"), None),
+            registry(None, Some("$devices/#")),
+            of_broker(None),
+            of_broker(Some("#")),
+        ]
+        .map(|spec| spec.client_id);
+        assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), 5, "{ids:?}");
     }
 
     #[test]
-    fn device_and_topic_are_read_from_the_topic() {
+    fn a_registry_reads_devices_its_own_topics_and_aliases() {
         let spec = registry(None, None);
-        let pair = |device: &str, topic: &str| Some((device.to_owned(), topic.to_owned()));
-        assert_eq!(details(&spec, "$devices/a/events/x"), pair("a", "$devices/a/events/x"));
-        assert_eq!(details(&spec, "$registries/factory/events"), pair("", "$registries/factory/events"));
-        assert_eq!(details(&spec, "hall/press/events"), pair("press-1", "$devices/press-1/events"));
-        assert_eq!(details(&spec, "$registries/other/events"), None);
-        assert_eq!(details(&spec, "$monitoring/a/json"), None);
-        assert_eq!(details(&spec, "other"), None);
+        for (topic, expected) in [
+            ("$devices/press-1/events/a", Some("factory/press-1 $devices/press-1/events/a")),
+            ("$registries/factory/commands", Some("factory/ $registries/factory/commands")),
+            ("$registries/other/commands", None),
+            ("$devices/press-1", None),
+            ("$monitoring/press-1/json", None),
+            ("$SYS/x", None),
+            ("hall/press/state", Some("factory/press-1 $devices/press-1/state")),
+            ("hall/press/in/a", Some("factory/press-1 $devices/press-1/events/a")),
+            ("hall/press-2/state", None),
+            ("", None),
+        ] {
+            assert_eq!(seen(&spec, topic).as_deref(), expected, "{topic}");
+        }
     }
 
     #[test]
-    fn a_source_of_one_device_takes_no_other() {
-        let spec = registry(Some("press-1"), Some("$devices/+/events"));
-        assert!(details(&spec, "$devices/press-1/events").is_some());
-        assert_eq!(details(&spec, "$devices/press-2/events"), None);
-        assert_eq!(details(&spec, "$registries/factory/events"), None);
+    fn a_device_reads_its_own_topics_only() {
+        let spec = registry(Some("press-1"), Some("$devices/#"));
+        assert!(seen(&spec, "$devices/press-1/events").is_some());
+        assert!(seen(&spec, "hall/press/events").is_some());
+        assert!(seen(&spec, "$devices/press-2/events").is_none());
+        assert!(seen(&spec, "$registries/factory/events").is_none());
+    }
+
+    #[test]
+    fn a_broker_reads_everything_but_dollar_topics() {
+        assert_eq!(seen(&of_broker(None), "a/b").as_deref(), Some("plant a/b"));
+        assert_eq!(seen(&of_broker(None), "$SYS/broker/uptime"), None);
     }
 }
