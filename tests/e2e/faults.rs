@@ -40,9 +40,13 @@ fn a_broker_that_is_away_is_told_once_and_taken_up_when_it_comes() {
     until("readiness again", || (server.get("/readyz").0 == 200).then_some(()));
     mosquitto.publish("a", "second");
     assert_eq!(socket.events(1)[0].payload, "second");
-    let said = server.log("broker");
+    let said = server.log("MQTT broker");
     let count = |text: &str| said.iter().filter(|line| line.contains(text)).count();
-    assert_eq!((count("no events from this broker"), count("the broker is back")), (2, 2), "{said:?}");
+    assert_eq!(
+        (count("no events from the MQTT broker"), count("the MQTT broker is back")),
+        (2, 2),
+        "{said:?}"
+    );
 }
 
 #[test]
