@@ -74,6 +74,10 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     };
     let end = runtime.block_on(listener.listen(request));
     let flushed = output::closed_is_done(listener.out.flush());
+    if listener.progress {
+        let Seen { messages, events, .. } = listener.seen;
+        output::to_stderr(format_args!("in all {messages} messages, {events} events"));
+    }
     end?;
     Ok(flushed?)
 }
@@ -226,7 +230,9 @@ impl Listener {
     fn print(&mut self, message: &[u8]) -> io::Result<()> {
         self.seen.messages += 1;
         self.seen.bytes += message.len() as u64;
-        self.seen.events += render::count_events(message);
+        if self.progress {
+            self.seen.events += render::count_events(message);
+        }
         if self.args.decode {
             render::events(message, &mut self.out)
         } else {

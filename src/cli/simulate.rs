@@ -57,6 +57,7 @@ pub struct Args {
 
 /// What the tasks of all devices share.
 struct Run {
+    /// In brackets when it is an IPv6 address, as the client wants it.
     host: String,
     port: u16,
     qos: QoS,
@@ -93,7 +94,7 @@ pub(super) fn run(args: &Args, config: &Path) -> Result<(), Failure> {
     let (stop, stopped) = watch::channel(false);
     let devices = logins.len();
     let run = Arc::new(Run {
-        host,
+        host: if host.contains(':') { format!("[{host}]") } else { host },
         port,
         qos: if args.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce },
         #[expect(clippy::cast_precision_loss, reason = "a rate needs no 16 digits")]
