@@ -244,6 +244,34 @@ fn forms_that_are_accepted() {
     parse(&changed("  - name: telemetry", printed)).unwrap();
 }
 
+/// As the model system's command line prints it, with ids of this file.
+#[test]
+fn a_printed_v1_trigger_can_be_pasted() {
+    let printed = r#"
+  - id: a1sfe084v4h2morsvfq2
+    folder_id: b1g88tflruh2morsvfq2
+    created_at: "2019-09-25T12:54:35.654935Z"
+    name: printed
+    rule:
+      iot_message:
+        registry_id: factory
+        device_id: press-1
+        mqtt_topic: $devices/press-1/events
+        batch_settings:
+          size: "1"
+          cutoff: 0s
+        gateway_websocket_broadcast:
+          gateway_id: main
+          path: /ws
+          service_account_id: broadcaster
+    status: ACTIVE
+"#;
+    let settings = parse(&format!("{GOOD}{}", printed.trim_start_matches('\n'))).unwrap();
+    let trigger = settings.resources.triggers.last().unwrap();
+    assert_eq!((&*trigger.name, trigger.batch), ("printed", BatchSettings::default()));
+    assert_eq!(trigger.source.to_string(), "factory/press-1 $devices/press-1/events");
+}
+
 #[test]
 fn secrets_come_from_files_and_variables() {
     let folder = tempfile::tempdir().unwrap();
