@@ -93,7 +93,7 @@ fn triggers(settings: &Settings) -> Vec<String> {
         let tag = trigger.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
         let to = targets(&trigger.actions);
         let batch = batch(&trigger.batch);
-        format!("  {}: {} {what}{tag} -> {to}, {batch}", trigger.name, trigger.registry_id)
+        format!("  {}: {} {what}{tag} -> {to}, {batch}; not served yet", trigger.name, trigger.registry_id)
     }));
     lines
 }

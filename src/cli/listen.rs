@@ -12,13 +12,14 @@ use std::time::Duration;
 use anyhow::Context;
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
-use super::{Failure, output};
+use super::{Failure, interrupt, output};
 use end::End;
 
 const EXAMPLES: &str = "\
@@ -65,15 +66,22 @@ type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 /// Listens until the end that the arguments ask for.
 pub(super) fn run(args: Args) -> Result<(), Failure> {
     let request = request(&args)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // One thread beside this one, which may hang in a write to stdout.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let stop = runtime.block_on(async { interrupt::watched() })?;
     let mut listener = Listener {
         progress: args.progress || io::stderr().is_terminal(),
         args,
         seen: Seen::default(),
+        stop,
         out: io::BufWriter::with_capacity(1 << 16, io::stdout().lock()),
     };
     let end = runtime.block_on(listener.listen(request));
     let flushed = output::closed_is_done(listener.out.flush());
+    if listener.progress {
+        let Seen { messages, events, .. } = listener.seen;
+        output::to_stderr(format_args!("in all {messages} messages, {events} events"));
+    }
     end?;
     Ok(flushed?)
 }
@@ -112,6 +120,7 @@ struct Listener {
     args: Args,
     progress: bool,
     seen: Seen,
+    stop: watch::Receiver<bool>,
     out: io::BufWriter<io::StdoutLock<'static>>,
 }
 
@@ -135,7 +144,7 @@ impl Listener {
             output::to_stderr(format_args!("{end}; coming back in {:.1} s", wait.as_secs_f64()));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                signal = tokio::signal::ctrl_c() => return Ok(signal?),
+                () = interrupt::of(&mut self.stop) => return Ok(()),
             }
             delay = (delay * 2).min(LONGEST_DELAY);
         }
@@ -145,10 +154,7 @@ impl Listener {
         let connect = connect_async_with_config(request, None, true);
         let connected = tokio::select! {
             connected = tokio::time::timeout(CONNECT_TIME, connect) => connected,
-            signal = tokio::signal::ctrl_c() => {
-                signal?;
-                return Ok(End::Asked);
-            }
+            () = interrupt::of(&mut self.stop) => return Ok(End::Asked),
         };
         let (mut socket, response) = match connected {
             Ok(Ok(connected)) => connected,
@@ -194,10 +200,7 @@ impl Listener {
                 }
                 tokio::select! {
                     biased;
-                    signal = tokio::signal::ctrl_c() => {
-                        signal?;
-                        return Ok(End::Asked);
-                    }
+                    () = interrupt::of(&mut self.stop) => return Ok(End::Asked),
                     _ = tick.tick() => {
                         self.show(&mut shown);
                         continue;
@@ -226,7 +229,9 @@ impl Listener {
     fn print(&mut self, message: &[u8]) -> io::Result<()> {
         self.seen.messages += 1;
         self.seen.bytes += message.len() as u64;
-        self.seen.events += render::count_events(message);
+        if self.progress {
+            self.seen.events += render::count_events(message);
+        }
         if self.args.decode {
             render::events(message, &mut self.out)
         } else {

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 2 bad configuration or arguments, 1 anything else.
 
 mod check;
+mod interrupt;
 mod listen;
 mod output;
 mod simulate;

@@ -17,7 +17,7 @@ use rumqttc::QoS;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Failure, output};
+use super::{Failure, interrupt, output};
 use crate::config::{self, Settings};
 use crate::model::secret::Password;
 
@@ -57,6 +57,7 @@ pub struct Args {
 
 /// What the tasks of all devices share.
 struct Run {
+    /// In brackets when it is an IPv6 address, as the client wants it.
     host: String,
     port: u16,
     qos: QoS,
@@ -90,10 +91,11 @@ pub(super) fn run(args: &Args, config: &Path) -> Result<(), Failure> {
     let settings = config::load(config)?;
     let logins = logins(&settings, &args.devices)?;
     let (host, port) = address(args.url.as_deref(), &settings)?;
-    let (stop, stopped) = watch::channel(false);
     let devices = logins.len();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let stop = runtime.block_on(async { interrupt::watched() })?;
     let run = Arc::new(Run {
-        host,
+        host: if host.contains(':') { format!("[{host}]") } else { host },
         port,
         qos: if args.qos == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce },
         #[expect(clippy::cast_precision_loss, reason = "a rate needs no 16 digits")]
@@ -102,13 +104,12 @@ pub(super) fn run(args: &Args, config: &Path) -> Result<(), Failure> {
         wanted: AtomicU64::new(args.count.unwrap_or(u64::MAX)),
         published: AtomicU64::new(0),
         acknowledged: AtomicU64::new(0),
-        stop: stopped,
+        stop,
     });
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    Ok(runtime.block_on(simulate(&run, logins, &stop))?)
+    Ok(runtime.block_on(simulate(&run, logins))?)
 }
 
-async fn simulate(run: &Arc<Run>, logins: Vec<Login>, stop: &watch::Sender<bool>) -> anyhow::Result<()> {
+async fn simulate(run: &Arc<Run>, logins: Vec<Login>) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut devices = JoinSet::new();
     let count = logins.len();
@@ -130,10 +131,6 @@ async fn simulate(run: &Arc<Run>, logins: Vec<Login>, stop: &watch::Sender<bool>
                 let acknowledged = run.acknowledged.load(Ordering::Relaxed);
                 progress(run, format_args!("{}/s", acknowledged - shown));
                 shown = acknowledged;
-            }
-            signal = tokio::signal::ctrl_c(), if !*stop.borrow() => {
-                signal?;
-                stop.send_replace(true);
             }
         }
     };

@@ -68,14 +68,20 @@ fn broadcast(value: &Value<'_>, known: &Known<'_>, reading: &mut Reading) -> Opt
 /// A path of the gateway; it is not checked when the gateway is not known.
 fn path(value: &Value<'_>, gateway_id: Option<&Id>, known: &Known<'_>, reading: &mut Reading) -> Option<Id> {
     let text = value.str(reading)?;
-    let gateway = known.gateways.iter().find(|gateway| Some(&gateway.id) == gateway_id)?;
-    if gateway.paths.iter().any(|path| path.path == text) {
+    let gateway_id = gateway_id?;
+    let gateways = known.gateways.iter().filter(|gateway| gateway.id == *gateway_id);
+    let paths: Vec<&str> =
+        gateways.flat_map(|gateway| &gateway.paths).map(|path| path.path.as_str()).collect();
+    if paths.contains(&text) {
         return Some(Arc::from(text));
     }
-    let paths = gateway.paths.iter().map(|path| path.path.as_str());
-    let hint = suggest::among(text, paths, "its paths");
-    let shown = value.shown();
-    value.fault(reading, format_args!("{shown} is not a path of the gateway {}{hint}", quote(&gateway.id)));
+    // A gateway without paths is a fault already.
+    if !paths.is_empty() {
+        let hint = suggest::among(text, paths, "its paths");
+        let shown = value.shown();
+        value
+            .fault(reading, format_args!("{shown} is not a path of the gateway {}{hint}", quote(gateway_id)));
+    }
     None
 }
 

@@ -1,7 +1,7 @@
 //! The configuration file: YAML in, [`Settings`] out, or every fault at once. Called by `cli`.
 //!
-//! [`tree`] reads the YAML with its places, [`env`] fills in variables, and one file for each section takes the
-//! values out with the cursors of [`fields`]. Nothing is started and nothing is written here; the only files read
+//! `tree` reads the YAML with its places, `env` fills in variables, and one file for each section takes the
+//! values out with the cursors of `fields`. Nothing is started and nothing is written here; the only files read
 //! are the configuration and the secrets that it names.
 //!
 //! Choices that the format leaves open:

@@ -100,15 +100,18 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     Some(Duration::new(seconds, rest))
 }
 
-/// A declared id under the key `id`, and where it stands. After a fault it is the text itself, so that
-/// references to it are found; without any it is empty.
+/// A declared id under the key `id`, and where it stands. After a fault it is empty, and then it is not known what
+/// references may mean: they are not faults too.
 pub(super) fn declared_id(fields: &mut Fields<'_>, reading: &mut Reading) -> (Id, Spot) {
     let Some(value) = fields.need("id", reading) else { return (Arc::from(""), fields.spot.clone()) };
-    let text = value.str(reading);
-    if text.is_some_and(|text| !id::check(text)) {
+    let text = value.str(reading).unwrap_or_default();
+    if id::check(text) {
+        return (Arc::from(text), value.spot);
+    }
+    if matches!(value.node.kind, Kind::Text(_)) {
         value.fault(reading, format_args!("{} is not an id ({})", value.shown(), id::RULE));
     }
-    (Arc::from(text.unwrap_or_default()), value.spot)
+    (Arc::from(""), value.spot)
 }
 
 /// `IP:PORT`.
@@ -146,9 +149,12 @@ pub(super) fn reference<'k>(
     reading: &mut Reading,
 ) -> Option<Id> {
     let text = value.str(reading)?;
-    let known: Vec<&str> = known.into_iter().filter(|id| !id.is_empty()).collect();
-    if known.contains(&text) {
+    let known: Vec<&str> = known.into_iter().collect();
+    if known.contains(&text) && !text.is_empty() {
         return Some(Arc::from(text));
+    }
+    if known.contains(&"") {
+        return None;
     }
     let hint = suggest::among(text, known, "declared");
     value.fault(reading, format_args!("{} is not {what} of this file{hint}", value.shown()));

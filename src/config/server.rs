@@ -113,7 +113,8 @@ fn listen(
     listens: &mut Listens,
     reading: &mut Reading,
 ) -> SocketAddr {
-    let silent = Spot { key: format!("{}.{name}", fields.spot.key), place: fields.spot.place };
+    // A default has no place: a collision with it is the fault of the address that is written.
+    let silent = Spot { key: format!("{}.{name}", fields.spot.key), place: None };
     let (address, spot) = match fields.get(name) {
         Some(value) => (address(&value, reading), value.spot),
         None => (Some(default), silent),
@@ -131,10 +132,16 @@ fn check_listens(listens: &Listens, reading: &mut Reading) {
                 && address.port() == other.port()
                 && (one_ip || address.ip().is_unspecified() || other.ip().is_unspecified())
         };
-        if let Some((_, first)) = listens[..index].iter().find(same) {
+        if let Some((first_address, first)) = listens[..index].iter().find(same) {
+            let (address, at, other) = match spot.place {
+                Some(_) => (address, spot, first),
+                None => (first_address, first, spot),
+            };
+            let default = if other.place.is_none() { ", its default" } else { "" };
+            let other = &other.key;
             reading.fault(
-                spot,
-                format_args!("{address} is already the address of {}; give each its own port", first.key),
+                at,
+                format_args!("{address} is already the address of {other}{default}; give each its own port"),
             );
         }
     }

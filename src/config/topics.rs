@@ -71,7 +71,8 @@ fn check_device(id: &str, registry: &DeviceRegistry, device_id: Option<&str>) ->
         return Err(format!("can never match: `device_id` is {}", quote(only)));
     }
     let known = registry.devices.iter().map(|device| &*device.id);
-    if known.clone().any(|device| device == id) {
+    // A device whose id is a fault is empty, and may be the one.
+    if known.clone().any(|device| device == id || device.is_empty()) {
         return Ok(());
     }
     let known = suggest::among(id, known, "its devices");
@@ -99,7 +100,10 @@ fn check_alias(levels: &[&str], registry: &DeviceRegistry, device_id: Option<&st
     }
     names.truncate(6);
     let known = names.iter().map(|alias| quote(&alias.name)).collect::<Vec<_>>().join(", ");
-    Err(format!("can never match: it matches aliases only, and those of \"{whose}\" are {known}"))
+    Err(format!(
+        "can never match: it matches aliases only, with topics below them such as \"…/events\"; those of \
+         \"{whose}\" are {known}"
+    ))
 }
 
 /// Whether a filter can match a topic at or below an alias, seen under the alias's name.

@@ -68,7 +68,7 @@ pub(super) fn read(text: &str) -> Result<Node, (Option<Place>, String)> {
             max_aliases: 1000,
             max_anchors: 1000,
             max_recorded_anchor_events: MAX_NODES,
-            max_documents: 1,
+            max_documents: 2,
             max_merge_keys: 1000,
         },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_REPLAYED },

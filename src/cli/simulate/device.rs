@@ -147,8 +147,7 @@ impl Device {
 
     /// Tells what went wrong and waits a little; or gives up.
     async fn wait(&self, error: &ConnectionError, outage: &mut Outage) -> anyhow::Result<()> {
-        let (host, port) = (&self.run.host, self.run.port);
-        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let address = format!("{}:{}", self.run.host, self.run.port);
         if let ConnectionError::ConnectionRefused(code) = error {
             match code {
                 ConnectReturnCode::ServiceUnavailable => {}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rumqttc::AsyncClient;
 use tokio::time::{Instant, sleep_until};
 
+use super::super::interrupt;
 use super::device::Device;
 use super::sensor::Sensor;
 
@@ -20,7 +21,7 @@ pub(super) async fn run(device: Arc<Device>, client: AsyncClient, index: usize, 
     let mut stop = device.run.stop.clone();
     tokio::select! {
         () = publish(&device, &client, index, count) => {}
-        _ = stop.wait_for(|stop| *stop) => {}
+        () = interrupt::of(&mut stop) => {}
     }
     device.ended.store(true, Ordering::Release);
 }
