@@ -113,8 +113,8 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         management.stop(false).await;
         for arbiter in arbiters {
             arbiter.stop();
-            // A thread that panicked has been logged.
-            let _ = arbiter.join();
+            // Off this thread, which listens for the second signal. A thread that panicked has been logged.
+            let _ = actix_rt::task::spawn_blocking(move || arbiter.join()).await;
         }
     };
     tokio::select! {

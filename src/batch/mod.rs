@@ -37,8 +37,10 @@ pub struct BatchActor {
     buffer: Buffer,
     target: PathKey,
     gateway: Recipient<Broadcast>,
-    /// Batches that closed and are not on their way yet; empty between messages.
+    /// Batches that closed and are not on their way yet.
     closed: Vec<Batch>,
+    /// The gateway has not taken the last batches yet. A timer can run in between; its batch comes after.
+    sending: bool,
     /// Whether a timer is set. It looks at the buffer when it runs, so that one is enough for all batches.
     timer: Option<SpawnHandle>,
     /// When an oversize event was last logged; they are counted always, logged once a minute.
@@ -79,6 +81,7 @@ impl BatchActor {
             target,
             gateway,
             closed: Vec::new(),
+            sending: false,
             timer: None,
             oversize_logged: None,
         }
@@ -142,9 +145,10 @@ impl BatchActor {
 
     /// Sends the closed batches on their way; the mailbox waits until the gateway has them.
     fn forward(&mut self, ctx: &mut Context<Self>) {
-        if self.closed.is_empty() {
+        if self.closed.is_empty() || self.sending {
             return;
         }
+        self.sending = true;
         let texts = self.closed.iter().map(|batch| message::join(&batch.events)).collect();
         for batch in std::mem::take(&mut self.closed) {
             telemetry::count(&METRICS.batches, batch.close.name());
@@ -154,9 +158,12 @@ impl BatchActor {
         }
         let broadcast = Broadcast { path: self.target.path.clone(), texts };
         ctx.wait(self.gateway.send(broadcast).into_actor(self).map(|sent, actor, ctx| {
+            actor.sending = false;
             if sent.is_err() {
                 tracing::error!(trigger = %actor.trigger, "the gateway has ended; the trigger starts again");
                 ctx.stop();
+            } else {
+                actor.forward(ctx);
             }
         }));
     }

@@ -6,7 +6,7 @@ use actix::prelude::*;
 use tokio::runtime::Handle;
 
 use super::plan::{ChainPlan, Place};
-use crate::batch::BatchActor;
+use crate::batch::{BatchActor, Drain};
 use crate::gateway::GatewayActor;
 use crate::model::id::Id;
 use crate::mqtt;
@@ -52,7 +52,7 @@ pub enum ChainError {
 pub struct Chain {
     plan: ChainPlan,
     source: Addr<SourceActor>,
-    batches: Vec<Addr<BatchActor>>,
+    pub(super) batches: Vec<Addr<BatchActor>>,
 }
 
 impl Chain {
@@ -101,6 +101,18 @@ impl Chain {
         self.plan
     }
 
+    /// Ends what still lives of it: the source takes nothing new, open batches go out.
+    pub fn abandon(&self) {
+        // Not a request: dropping one would cancel it. The mailboxes of these actors are empty or nearly so.
+        self.source.do_send(Stop);
+        self.batches.iter().for_each(|batch| batch.do_send(Drain));
+    }
+
+    /// Whether one of its batches goes to this gateway.
+    pub fn targets(&self, gateway: &Id) -> bool {
+        self.plan.batches.iter().any(|batch| batch.target.gateway_id == *gateway)
+    }
+
     /// Asks the source to end. Awaiting the request waits until everything taken is with the gateways.
     pub fn stop(&self) -> Request<SourceActor, Stop> {
         self.source.send(Stop)
@@ -118,4 +130,90 @@ fn open(ground: &Ground, plan: &ChainPlan) -> Result<Box<dyn Source>, ChainError
             Box::new(MqttSource::start(spec, &ground.runtime))
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::engine::SupervisorActor;
+    use crate::gateway::{Directory, Workers};
+    use crate::model::Resources;
+    use crate::model::gateway::{Gateway, GatewayPath, PathKey};
+    use crate::model::iot::DeviceRegistry;
+    use crate::model::trigger::{Action, BatchSettings, Trigger, TriggerSource};
+    use crate::mqtt::Limits;
+
+    fn resources() -> Resources {
+        let path = GatewayPath { path: "/ws".into(), backlog_bytes: 1 << 20 };
+        let source =
+            TriggerSource::IotMessage { registry_id: "factory".into(), device_id: None, mqtt_topic: None };
+        let target = PathKey { gateway_id: "main".into(), path: "/ws".into() };
+        let action = Action::GatewayWebsocketBroadcast { target, service_account_id: "sa".into() };
+        Resources {
+            gateways: vec![Gateway {
+                id: "main".into(),
+                domain: None,
+                allowed_origins: vec![],
+                paths: vec![path],
+            }],
+            device_registries: vec![DeviceRegistry {
+                id: "factory".into(),
+                password: None,
+                devices: vec![],
+                external: None,
+            }],
+            triggers: vec![Trigger {
+                name: "all".into(),
+                source,
+                batch: BatchSettings::default(),
+                actions: vec![action],
+            }],
+            ..Resources::default()
+        }
+    }
+
+    fn supervisor(mqtt: bool) -> Result<SupervisorActor, ChainError> {
+        let resources = resources();
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = mqtt::Server::start(socket, &resources, Limits::default()).unwrap();
+        let ground = Ground {
+            mqtt: mqtt.then(|| Arc::new(server)),
+            runtime: Handle::current(),
+            node: "test".into(),
+            readiness: Arc::default(),
+            arbiters: vec![Arbiter::current()],
+        };
+        let directory = Arc::new(Directory::new(&resources.gateways, 1));
+        SupervisorActor::new(ground, &resources, directory, Arc::new(Workers::default()))
+    }
+
+    async fn until(what: &str, condition: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !condition() {
+            assert!(start.elapsed().as_secs() < 10, "{what} did not come");
+            actix_rt::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+
+    #[actix::test]
+    async fn a_chain_that_lost_a_batch_starts_again_and_its_old_source_ends() {
+        let mut supervisor = supervisor(true).unwrap();
+        let old = supervisor.chains[0].source.clone();
+        let batch = supervisor.chains[0].batches[0].clone();
+        batch.send(crate::batch::End).await.unwrap();
+        until("the end of the batch", || !supervisor.chains[0].is_alive()).await;
+        supervisor.watch();
+        assert_eq!(supervisor.chains.len(), 1);
+        assert!(supervisor.chains[0].is_alive());
+        until("the end of the old source", || !old.connected()).await;
+        assert!(supervisor.chains[0].is_alive());
+    }
+
+    #[actix::test]
+    async fn a_source_without_its_server_ends_the_start() {
+        let error = supervisor(false).err().unwrap();
+        assert!(error.to_string().contains("mqtt:"), "{error}");
+    }
 }

@@ -19,7 +19,7 @@ use self::plan::ChainPlan;
 use crate::gateway::{Directory, Flush, GatewayActor, Workers};
 use crate::model::Resources;
 use crate::model::id::Id;
-use crate::telemetry::METRICS;
+use crate::telemetry::{self, METRICS};
 
 /// How often the supervisor looks whether everything lives.
 pub const WATCH: Duration = Duration::from_millis(250);
@@ -90,7 +90,7 @@ impl SupervisorActor {
         Chain::start(&self.ground, number, plan, |id| self.gateways.get(id).cloned())
     }
 
-    /// Starts again what has ended. A chain whose gateway ended has ended itself.
+    /// Starts again what has ended: gateways, and chains that have lost an actor or their gateway.
     fn watch(&mut self) {
         let dead: Vec<Id> = self
             .gateways
@@ -98,17 +98,16 @@ impl SupervisorActor {
             .filter(|(_, gateway)| !gateway.connected())
             .map(|(id, _)| id.clone())
             .collect();
-        for id in dead {
+        for id in &dead {
             tracing::error!(gateway = %id, "the gateway's actor has ended; it starts again");
             METRICS.count_restart("GatewayActor");
-            self.start_gateway(0, id);
+            self.start_gateway(0, id.clone());
         }
-        let (alive, dead): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.chains).into_iter().partition(Chain::is_alive);
+        let keeps = |chain: &Chain| chain.is_alive() && !dead.iter().any(|gateway| chain.targets(gateway));
+        let (alive, ended): (Vec<_>, Vec<_>) = std::mem::take(&mut self.chains).into_iter().partition(keeps);
         self.chains = alive;
-        for chain in dead {
-            // Whatever still lives of it ends with its source.
-            drop(chain.stop());
+        for chain in ended {
+            chain.abandon();
             let plan = chain.into_plan();
             tracing::error!(source = %plan.source, "an actor of this source has ended; the source starts again");
             METRICS.count_restart("SourceActor");
@@ -130,7 +129,9 @@ impl Actor for SupervisorActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.run_interval(WATCH, |supervisor, _| supervisor.watch());
+        ctx.run_interval(WATCH, |supervisor, _| {
+            telemetry::contain("SupervisorActor", || supervisor.watch());
+        });
     }
 }
 

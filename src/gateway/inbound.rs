@@ -63,8 +63,7 @@ impl Scanner {
             return Scan::Incomplete;
         }
         if !control {
-            self.message_len = before + payload_len;
-            self.fragments = fragments;
+            (self.message_len, self.fragments) = if fin { (0, 0) } else { (before + payload_len, fragments) };
         }
         Scan::Frame(frame_len)
     }
@@ -168,6 +167,15 @@ mod tests {
         let ping = frame(0x89, 5);
         assert_eq!(scanner.scan(&ping), Scan::Frame(ping.len()));
         assert_eq!(scanner.scan(&frame(0x80, 1)[..6]), Scan::Refuse(Close::TooBig));
+    }
+
+    #[test]
+    fn a_continuation_after_the_end_of_a_message_is_left_to_the_codec() {
+        let mut scanner = Scanner::default();
+        for first in [0x02, 0x00, 0x00, 0x80] {
+            scanner.scan(&frame(first, 32_768));
+        }
+        assert_eq!(scanner.scan(&frame(0x80, 1)), Scan::Frame(7));
     }
 
     #[test]

@@ -80,6 +80,7 @@ impl GatewayActor {
         let key = PathKey { gateway_id: self.id.clone(), path: broadcast.path.clone() };
         let Some(entry) = self.directory.path(&key) else { return };
         let mut segments: Option<Vec<Bytes>> = None;
+        let mut waiting = Vec::new();
         for (worker, shard) in self.workers.shards().iter() {
             if !entry.is_open_on(*worker) {
                 continue;
@@ -87,11 +88,13 @@ impl GatewayActor {
             let segments = segments.get_or_insert_with(|| frame::encode_texts(&broadcast.texts));
             let deliver = Deliver { path: key.clone(), segments: segments.clone() };
             if let Err(SendError::Full(deliver)) = shard.try_send(deliver) {
-                // This worker is behind. Nothing more is taken until it has room, which keeps the order.
-                // A worker that has ended has no sessions to miss anything.
-                let waiting = shard.send(deliver);
-                ctx.wait(waiting.into_actor(self).map(|_, _, _| ()));
+                waiting.push(shard.send(deliver));
             }
+        }
+        if !waiting.is_empty() {
+            // Some worker is behind. Nothing more is taken until all have room, which keeps the order.
+            // A worker that has ended has no sessions to miss anything.
+            ctx.wait(join_all(waiting).into_actor(self).map(|_, _, _| ()));
         }
     }
 }

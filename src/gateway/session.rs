@@ -23,6 +23,8 @@ use super::socket::Session;
 use crate::model::gateway::MAX_FRAME_BYTES;
 use crate::telemetry;
 
+/// Turns of one session's input, of at most 16 frames each, before others have theirs.
+const MAX_TURNS: usize = 8;
 /// Reads of one turn that throws away what a closed client still sends; then others have theirs.
 const DISCARD_READS: usize = 16;
 
@@ -95,27 +97,51 @@ pub(super) async fn run(shard: Rc<Shard>, session: Rc<Session>, early: BytesMut)
         Input { session: Rc::clone(&session), scanner: Scanner::default(), bytes: early, gave: false };
     let actor = SessionActor { session: Rc::clone(&session), joiner: Joiner::default() };
     let codec = Codec::new().max_size(MAX_FRAME_BYTES);
-    {
-        let mut context = pin!(ws::WebsocketContext::with_codec(actor, input, codec));
-        let mut actor_ended = false;
-        poll_fn(|cx| {
-            while !actor_ended && !session.is_ended() {
-                match context.as_mut().poll_next(cx) {
-                    Poll::Ready(Some(Ok(frames))) => session.push_control(frames),
-                    Poll::Ready(Some(Err(_)) | None) => actor_ended = true,
-                    Poll::Pending => break,
+    // Also when this task panics, the shard forgets the session.
+    let _leave = Leave { shard, session: Rc::clone(&session) };
+    let mut context = pin!(ws::WebsocketContext::with_codec(actor, input, codec));
+    let mut actor_ended = false;
+    poll_fn(|cx| {
+        for turn in 0.. {
+            if actor_ended || session.is_ended() {
+                break;
+            }
+            if turn == MAX_TURNS {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            match context.as_mut().poll_next(cx) {
+                // Sent before more is read, or a burst of pings would fill the queue of a client that reads.
+                Poll::Ready(Some(Ok(frames))) => {
+                    session.push_control(frames);
+                    if session.poll_output(cx).is_ready() {
+                        return Poll::Ready(());
+                    }
                 }
+                Poll::Ready(Some(Err(_)) | None) => actor_ended = true,
+                Poll::Pending => break,
             }
-            let over = session.poll_output(cx);
-            if actor_ended && over.is_pending() {
-                session.input_ended();
-                return Poll::Ready(());
-            }
-            over
-        })
-        .await;
+        }
+        let over = session.poll_output(cx);
+        if actor_ended && over.is_pending() {
+            session.input_ended();
+            return Poll::Ready(());
+        }
+        over
+    })
+    .await;
+}
+
+/// Takes the session out of its shard when its task ends.
+struct Leave {
+    shard: Rc<Shard>,
+    session: Rc<Session>,
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.shard.leave(&self.session);
     }
-    shard.leave(&session);
 }
 
 /// The bytes of the socket as actix's codec gets them: one whole frame at a time, each judged before.

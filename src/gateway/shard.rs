@@ -7,7 +7,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::panic::AssertUnwindSafe;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
 use slab::Slab;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
 use super::close::Close;
@@ -35,23 +36,26 @@ const CHUNK: usize = 256;
 /// offered everything before the ring may drop it, and one whose socket was full takes about as much in
 /// one turn as a round brings.
 const ROUND_BYTES: usize = frame::SEGMENT_BYTES;
-/// Pacing: how often it looks, how long it lasts at most for one round, and how soon clients that read
-/// nothing count as stalled.
+/// Pacing: how often it looks, and how long it lasts at most for one round.
 const PACE_STEP: Duration = Duration::from_millis(2);
 const LONGEST_PACE: Duration = Duration::from_millis(250);
-const STALLED_AFTER: Duration = Duration::from_millis(50);
+/// Bytes a second that the sessions of a path must take together to be waited for, measured over this
+/// time; if they do not, they are not waited for again for so long.
+const PACE_RATE: f64 = 32.0 * 1024.0 * 1024.0;
+const PACE_WINDOW: Duration = Duration::from_millis(20);
+const PACE_PAUSE: Duration = Duration::from_secs(1);
 /// How often the worker's clock moves.
 const TICK: Duration = Duration::from_secs(1);
 /// Closings of a drain come in steps of this length.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
-/// How far the sessions of a worker are behind.
+/// How far the sessions of a path are behind.
 #[derive(Debug, Default)]
 struct Lag {
     sessions: usize,
     /// Sessions that are behind by more than a quarter of what they may be.
     lagging: usize,
-    /// Bytes that those have not been sent.
+    /// Bytes that all together have not been sent.
     unsent: u64,
 }
 
@@ -64,6 +68,8 @@ pub(super) struct PathLog {
     pub(super) clock: Rc<Cell<u32>>,
     /// When frames were appended last.
     pub(super) last_append: Cell<u32>,
+    /// The sessions were slow themselves when it was last looked at.
+    no_pace_before: Cell<Instant>,
 }
 
 /// The paths and sessions of one worker.
@@ -136,6 +142,7 @@ impl Shard {
                 sessions: RefCell::default(),
                 clock: Rc::clone(&self.clock),
                 last_append: Cell::new(self.clock.get()),
+                no_pace_before: Cell::new(self.started),
             })
         });
         Rc::clone(log)
@@ -161,48 +168,11 @@ impl Shard {
                 log.ring.borrow_mut().append(segment);
             }
             log.offer().await;
-            self.pace().await;
+            log.pace().await;
             if segments.peek().is_some() {
                 tokio::task::yield_now().await;
             }
         }
-    }
-
-    /// Holds the publishers back for a short while when most connections of this worker are behind and
-    /// read on: then it is not the clients that are slow, but the machine. A slow minority is not waited
-    /// for, nor a client that does not read.
-    async fn pace(&self) {
-        let start = Instant::now();
-        let (mut before, mut moved_at) = (self.lag(), start);
-        while before.lagging > 0 && before.lagging * 2 >= before.sessions {
-            let now = Instant::now();
-            if now - start >= LONGEST_PACE || now - moved_at >= STALLED_AFTER {
-                return;
-            }
-            tokio::time::sleep(PACE_STEP).await;
-            let after = self.lag();
-            if after.unsent != before.unsent {
-                moved_at = Instant::now();
-            }
-            before = after;
-        }
-    }
-
-    fn lag(&self) -> Lag {
-        let mut lag = Lag::default();
-        for log in self.paths.borrow().values() {
-            let head = log.ring.borrow().head();
-            let limit = (log.entry.backlog_bytes / 4) as u64;
-            log.each(|session| {
-                lag.sessions += 1;
-                let unsent = head - session.cursor().unwrap_or(head);
-                if unsent > limit {
-                    lag.lagging += 1;
-                    lag.unsent += unsent;
-                }
-            });
-        }
-        lag
     }
 
     fn tick(&self) {
@@ -231,21 +201,63 @@ impl PathLog {
         lowest
     }
 
+    /// Holds the publishers back for a short while when most sessions are behind and yet take a lot: then
+    /// it is not the clients that are slow, but the machine that has more to do than it can. For slow
+    /// clients nobody waits: they take less than [`PACE_RATE`], and that is looked at once a second.
+    async fn pace(&self) {
+        let quarter = self.entry.backlog_bytes / 4;
+        let start = Instant::now();
+        if self.ring.borrow().len() <= quarter || start < self.no_pace_before.get() {
+            return;
+        }
+        let mut window = (start, self.lag(quarter).unsent);
+        loop {
+            let lag = self.lag(quarter);
+            let now = Instant::now();
+            if lag.lagging * 2 <= lag.sessions || now - start >= LONGEST_PACE {
+                return;
+            }
+            let time = now - window.0;
+            if time >= PACE_WINDOW {
+                let rate = window.1.saturating_sub(lag.unsent) as f64 / time.as_secs_f64();
+                if rate < PACE_RATE {
+                    self.no_pace_before.set(now + PACE_PAUSE);
+                    return;
+                }
+                window = (now, lag.unsent);
+            }
+            tokio::time::sleep(PACE_STEP).await;
+        }
+    }
+
+    fn lag(&self, limit: usize) -> Lag {
+        let head = self.ring.borrow().head();
+        let mut lag = Lag::default();
+        self.each(|session| {
+            let unsent = head - session.cursor().unwrap_or(head);
+            lag.sessions += 1;
+            lag.lagging += usize::from(unsent > limit as u64);
+            lag.unsent += unsent;
+        });
+        lag
+    }
+
     async fn offer(&self) {
         let floor = self.ring.borrow().floor();
-        let mut next = 0;
+        let mut slot = 0;
         loop {
             {
                 let sessions = self.sessions.borrow();
+                let mut offered = 0;
                 // Keys of a slab stay what they are while other tasks add and remove sessions.
-                let end = (next + CHUNK).min(sessions.capacity());
-                for slot in next..end {
+                while slot < sessions.capacity() && offered < CHUNK {
                     if let Some(session) = sessions.get(slot) {
                         session.offer(floor);
+                        offered += 1;
                     }
+                    slot += 1;
                 }
-                next = end;
-                if next >= sessions.capacity() {
+                if slot >= sessions.capacity() {
                     break;
                 }
             }
@@ -262,6 +274,8 @@ pub(super) struct ShardActor {
     shard: Rc<Shard>,
     /// Frames that came since the last write, by path, in order.
     pending: Vec<(Rc<PathLog>, Vec<Bytes>)>,
+    /// Messages that `pending` is made of: at most twice the mailbox.
+    delivers: usize,
 }
 
 /// Writes frames to every session of a path on this worker.
@@ -288,16 +302,25 @@ pub(super) struct CloseAll {
 impl ShardActor {
     /// The actor for `shard`; start it on the shard's own thread.
     pub(super) fn new(shard: Rc<Shard>) -> Self {
-        Self { shard, pending: Vec::new() }
+        Self { shard, pending: Vec::new(), delivers: 0 }
     }
 
     /// Writes what is pending. The mailbox waits meanwhile, so that it fills, and says so to the gateways.
     fn write_pending(&mut self, ctx: &mut Context<Self>) {
         let pending = std::mem::take(&mut self.pending);
+        self.delivers = 0;
+        if pending.is_empty() {
+            return;
+        }
         let shard = Rc::clone(&self.shard);
         let write = async move {
             for (log, segments) in pending {
-                shard.write(&log, segments).await;
+                let write =
+                    futures_util::FutureExt::catch_unwind(AssertUnwindSafe(shard.write(&log, segments)));
+                if write.await.is_err() {
+                    tracing::error!(path = %log.entry.key, "a panic while writing was contained; please report it");
+                    METRICS.count_panic("ShardActor");
+                }
             }
         };
         ctx.wait(write.into_actor(self));
@@ -309,9 +332,8 @@ impl Actor for ShardActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
-        ctx.run_interval(TICK, |actor, _| {
-            telemetry::contain("ShardActor", || actor.shard.tick());
-        });
+        // A task of its own: the actor's timers stand still while it writes.
+        actix_rt::spawn(run_clock(Rc::downgrade(&self.shard)));
     }
 }
 
@@ -321,6 +343,7 @@ impl Handler<Deliver> for ShardActor {
     fn handle(&mut self, deliver: Deliver, ctx: &mut Self::Context) {
         // Without a log there was never a session of this path here.
         let Some(log) = self.shard.paths.borrow().get(&deliver.path).cloned() else { return };
+        self.delivers += 1;
         if self.pending.is_empty() {
             // Futures run after the mailbox is empty: all that waits there is written together.
             ctx.spawn(actix::fut::ready(()).map(|(), actor: &mut Self, ctx| actor.write_pending(ctx)));
@@ -328,6 +351,10 @@ impl Handler<Deliver> for ShardActor {
         match self.pending.iter_mut().find(|(known, _)| Rc::ptr_eq(known, &log)) {
             Some((_, segments)) => segments.extend(deliver.segments),
             None => self.pending.push((log, deliver.segments)),
+        }
+        if self.delivers >= 2 * MAILBOX {
+            // Gateways refill the mailbox as fast as it is emptied: what is here goes first.
+            self.write_pending(ctx);
         }
     }
 }
@@ -339,6 +366,16 @@ impl Handler<CloseAll> for ShardActor {
         self.shard.stopping.set(true);
         let shard = Rc::clone(&self.shard);
         Box::pin(async move { close_all(&shard, close).await }.into_actor(self))
+    }
+}
+
+async fn run_clock(shard: Weak<Shard>) {
+    let mut interval = tokio::time::interval(TICK);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        interval.tick().await;
+        let Some(shard) = shard.upgrade() else { return };
+        telemetry::contain("ShardActor", || shard.tick());
     }
 }
 

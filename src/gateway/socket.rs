@@ -26,6 +26,8 @@ use super::vitals::{Finding, Vitals};
 
 /// Control frames that may wait while a client does not read, in bytes. It holds pongs and the close.
 pub(super) const MAX_CONTROL_BYTES: usize = 16 * 1024;
+/// The same, in frames: each costs more than its bytes.
+pub(super) const MAX_CONTROL_FRAMES: usize = 128;
 /// Seconds from our close frame to the reset of a connection whose client does not answer.
 const CLOSE_SECONDS: u32 = 2;
 /// The same for a client that is closed because it is slow: it has much to read before the close frame.
@@ -162,7 +164,8 @@ impl Session {
         }
         if !self.blocked.get() {
             match self.flush() {
-                Flow::Idle => return,
+                // A session that closes may stand below the floor all the same.
+                Flow::Idle => {}
                 Flow::Blocked => self.wake(),
                 Flow::Broken => return self.end("connection_lost", false),
             }
@@ -186,7 +189,7 @@ impl Session {
         match (vitals.check(now), self.phase.get()) {
             _ if now >= self.deadline.get() => self.end(self.ended_as.get(), true),
             (Finding::Dead, _) => self.end("dead", true),
-            (Finding::Old, Phase::Open) => self.close(Close::Lifetime),
+            (Finding::Old, Phase::Open) => self.drain(Close::Lifetime, SLOW_CLOSE_SECONDS),
             (Finding::Idle, Phase::Open) => self.close(Close::Idle),
             (Finding::Ping, Phase::Open) => {
                 self.pinged.set(true);
@@ -254,7 +257,7 @@ impl Session {
     /// Queues what the actor wants to send: pongs and the answer to a close frame.
     pub(super) fn push_control(&self, frame: Bytes) {
         let len = self.control_len.get() + frame.len();
-        if len > MAX_CONTROL_BYTES {
+        if len > MAX_CONTROL_BYTES || self.control.borrow().len() >= MAX_CONTROL_FRAMES {
             return self.end("control_flood", true);
         }
         self.control_len.set(len);
@@ -428,6 +431,8 @@ impl Session {
     fn write_frames(&self, ring: &Ring, cursor: u64, max_slices: usize) -> io::Result<()> {
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let sent = match ring.slices(cursor, &mut slices[..max_slices]) {
+            // Never the case: a cursor that the ring has passed is detached.
+            0 => return Err(io::ErrorKind::BrokenPipe.into()),
             1 => self.io.try_write(&slices[0])?,
             filled => self.io.try_write_vectored(&slices[..filled])?,
         };

@@ -180,6 +180,60 @@ async fn what_a_client_sends_is_judged_while_it_does_not_read() {
 }
 
 #[actix::test]
+async fn a_closing_client_behind_the_ring_does_not_hold_its_worker() {
+    let bench = Bench::new(1, 256 * 1024, 100);
+    let mut bad = bench.client("/ws").await;
+    let good = bench.client("/ws").await;
+    bad.io.write_all(&[0x81, 0x05, 1, 2, 3, 4, 5]).unwrap(); // unmasked: closed, and not closed by the client
+    let text = vec![b'x'; 30_000];
+    let reader = actix_rt::task::spawn_blocking(move || {
+        let mut good = good;
+        (0..100).map(|_| good.frame().1.len()).sum::<usize>()
+    });
+    for _ in 0..100 {
+        bench.broadcast("/ws", &[&text]).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    assert_eq!(reader.await.unwrap(), 100 * text.len());
+    assert_eq!(bad.with(|mut bad| bad.rest().1).await, Some(1002));
+}
+
+#[actix::test]
+async fn a_client_that_does_not_read_slows_neither_its_path_nor_another() {
+    let bench = Bench::new(1, 32 << 20, 100);
+    let stalled = bench.client("/other").await;
+    let good = bench.client("/ws").await;
+    let text = vec![b'x'; 30_000];
+    for _ in 0..600 {
+        bench.broadcast("/other", &[&text]).await; // 18 MB: more than sockets hold, less than the backlog
+    }
+    let before = Instant::now();
+    let reader = actix_rt::task::spawn_blocking(move || {
+        let mut good = good;
+        (0..200).map(|_| good.frame().1.len()).sum::<usize>()
+    });
+    for _ in 0..200 {
+        bench.broadcast("/ws", &[b"small"]).await;
+        bench.broadcast("/other", &[b"small"]).await;
+    }
+    assert_eq!(reader.await.unwrap(), 200 * 5);
+    // Waiting 20 ms for it on every broadcast would take four seconds and more.
+    assert!(before.elapsed() < Duration::from_secs(3), "{:?}", before.elapsed());
+    drop(stalled);
+}
+
+#[actix::test]
+async fn a_burst_of_pings_is_answered_ping_by_ping() {
+    let bench = Bench::new(1, 1 << 20, 100);
+    let mut client = bench.client("/ws").await;
+    let mut ping = vec![0x89, 0x80 | 125, 0, 0, 0, 0];
+    ping.extend([b'p'; 125]);
+    client.io.write_all(&ping.repeat(300)).unwrap();
+    let pongs = client.with(|mut client| (0..300).filter(|_| client.frame().0 == 0x8a).count()).await;
+    assert_eq!(pongs, 300);
+}
+
+#[actix::test]
 async fn pings_are_answered_and_the_close_code_comes_back() {
     let bench = Bench::new(1, 1 << 20, 100);
     let mut client = bench.client("/ws").await;

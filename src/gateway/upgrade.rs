@@ -41,7 +41,7 @@ pub(super) async fn upgrade(
     match admit(&directory, &shard, request.head()) {
         Ok(admission) => {
             let id = Uuid::now_v7();
-            let answer = switching_protocols(request.head(), id);
+            let answer = switching_protocols(&parts.write_buf, request.head(), id);
             tracing::debug!(connection = %id, path = %admission.path.key, peer = ?request.peer_addr(), "connected");
             drop(request);
             // A copy: the HTTP layer's buffer of 8 KiB must not live as long as the session.
@@ -51,10 +51,10 @@ pub(super) async fn upgrade(
         Err(refusal) => {
             drop(request);
             telemetry::count(&METRICS.websocket_refused, refusal.name());
-            let answer = refusal.response();
+            let answer = [&parts.write_buf[..], refusal.response().as_bytes()].concat();
             // A client that does not take its answer is not waited for.
             let _ = tokio::time::timeout(REFUSAL_TIMEOUT, async {
-                io.write_all(answer.as_bytes()).await?;
+                io.write_all(&answer).await?;
                 io.shutdown().await
             })
             .await;
@@ -98,15 +98,17 @@ fn host(head: &RequestHead) -> &str {
     head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
 }
 
-fn switching_protocols(head: &RequestHead, id: Uuid) -> Bytes {
+/// The 101 answer. `before` are answers to earlier requests of this connection that are not sent yet.
+fn switching_protocols(before: &[u8], head: &RequestHead, id: Uuid) -> Bytes {
     let key = head
         .headers
         .get(header::SEC_WEBSOCKET_KEY)
         .map(|key| ws::hash_key(key.as_bytes()))
         .unwrap_or_default();
     let accept = String::from_utf8_lossy(&key);
-    Bytes::from(format!(
+    let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
          sec-websocket-accept: {accept}\r\nX-Yc-Apigateway-Websocket-Connection-Id: {id}\r\n\r\n"
-    ))
+    );
+    Bytes::from([before, answer.as_bytes()].concat())
 }

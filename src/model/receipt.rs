@@ -54,9 +54,11 @@ impl Gate {
 
     /// What is known by now.
     pub fn verdict(&self) -> Verdict {
+        // In this order: the last receipt's count carries every refusal that came before it.
+        let open = self.open_receipts.load(Ordering::Acquire);
         if self.refused.load(Ordering::Acquire) {
             Verdict::Refused
-        } else if self.open_receipts.load(Ordering::Acquire) == 0 {
+        } else if open == 0 {
             Verdict::Accepted
         } else {
             Verdict::Pending
