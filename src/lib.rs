@@ -6,9 +6,13 @@
 //! A module imports only what stands below it or downstream of it; `tests/tidy.rs` holds that.
 
 pub mod batch;
+pub mod cli;
+pub mod config;
+pub mod engine;
 pub mod gateway;
 pub mod management;
 pub mod model;
 pub mod mqtt;
+pub mod server;
 pub mod source;
 pub mod telemetry;

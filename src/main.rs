@@ -1,3 +1,10 @@
 //! The program `triggercast`: arguments in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use triggercast::{cli, server};
+
+fn main() -> ExitCode {
+    cli::dispatch(cli::Args::parse(), |settings| Ok(server::run(settings)?))
+}

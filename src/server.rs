@@ -67,7 +67,8 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     // Every port is bound before anything runs, so that a taken one ends the start at once.
     let gateway_socket = bind("gateway", "gateway.listen", settings.gateway.listen)?;
     let management_socket = bind("management", "management.listen", settings.management.listen)?;
-    let mqtt_socket = settings.mqtt.as_ref().map(|mqtt| bind("mqtt", "mqtt.listen", mqtt.listen)).transpose()?;
+    let mqtt_socket =
+        settings.mqtt.as_ref().map(|mqtt| bind("mqtt", "mqtt.listen", mqtt.listen)).transpose()?;
     let gateway_address = gateway_socket.local_addr()?;
 
     let directory = Arc::new(Directory::new(&resources.gateways, settings.gateway.max_connections));

@@ -66,7 +66,10 @@ impl Chain {
         let gateways = plan
             .batches
             .iter()
-            .map(|batch| gateway(&batch.target.gateway_id).ok_or(ChainError::NoGateway(batch.target.gateway_id.clone())))
+            .map(|batch| {
+                gateway(&batch.target.gateway_id)
+                    .ok_or(ChainError::NoGateway(batch.target.gateway_id.clone()))
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let source = open(ground, &plan)?;
         let name = plan.source.to_string();

@@ -53,8 +53,14 @@ impl SupervisorActor {
         directory: Arc<Directory>,
         workers: Arc<Workers>,
     ) -> Result<Self, ChainError> {
-        let mut supervisor =
-            Self { ground, directory, workers, gateways: HashMap::new(), chains: Vec::new(), waiting: Vec::new() };
+        let mut supervisor = Self {
+            ground,
+            directory,
+            workers,
+            gateways: HashMap::new(),
+            chains: Vec::new(),
+            waiting: Vec::new(),
+        };
         for (number, gateway) in resources.gateways.iter().enumerate() {
             supervisor.start_gateway(number, gateway.id.clone());
         }
@@ -74,8 +80,9 @@ impl SupervisorActor {
         let arbiter = &self.ground.arbiters[number % self.ground.arbiters.len()];
         let (directory, workers) = (Arc::clone(&self.directory), Arc::clone(&self.workers));
         let gateway_id = id.clone();
-        let gateway =
-            GatewayActor::start_in_arbiter(arbiter, move |_| GatewayActor::new(gateway_id, directory, workers));
+        let gateway = GatewayActor::start_in_arbiter(arbiter, move |_| {
+            GatewayActor::new(gateway_id, directory, workers)
+        });
         self.gateways.insert(id, gateway);
     }
 
@@ -85,8 +92,12 @@ impl SupervisorActor {
 
     /// Starts again what has ended. A chain whose gateway ended has ended itself.
     fn watch(&mut self) {
-        let dead: Vec<Id> =
-            self.gateways.iter().filter(|(_, gateway)| !gateway.connected()).map(|(id, _)| id.clone()).collect();
+        let dead: Vec<Id> = self
+            .gateways
+            .iter()
+            .filter(|(_, gateway)| !gateway.connected())
+            .map(|(id, _)| id.clone())
+            .collect();
         for id in dead {
             tracing::error!(gateway = %id, "the gateway's actor has ended; it starts again");
             METRICS.count_restart("GatewayActor");

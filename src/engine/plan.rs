@@ -54,11 +54,9 @@ pub fn plan(resources: &Resources) -> Vec<ChainPlan> {
             batches: Vec::new(),
         });
         chain.batches.extend(trigger.actions.iter().map(|action| match action {
-            Action::GatewayWebsocketBroadcast { target, .. } => BatchPlan {
-                trigger: trigger.name.clone(),
-                settings: trigger.batch,
-                target: target.clone(),
-            },
+            Action::GatewayWebsocketBroadcast { target, .. } => {
+                BatchPlan { trigger: trigger.name.clone(), settings: trigger.batch, target: target.clone() }
+            }
         }));
     }
     chains.into_values().collect()
@@ -108,7 +106,12 @@ mod tests {
         let plant = TriggerSource::IotBrokerMessage { broker_id: "plant".into(), mqtt_topic: None };
         let external = ExternalBroker { host: "h".into(), port: 1, credentials: None };
         let resources = Resources {
-            device_registries: vec![DeviceRegistry { id: "factory".into(), password: None, devices: vec![], external: None }],
+            device_registries: vec![DeviceRegistry {
+                id: "factory".into(),
+                password: None,
+                devices: vec![],
+                external: None,
+            }],
             brokers: vec![Broker { id: "plant".into(), password: None, external: Some(external.clone()) }],
             triggers: vec![
                 trigger("one", &topic(None), &["/a"]),
@@ -121,12 +124,24 @@ mod tests {
         let chains = plan(&resources);
         let shape: Vec<_> = chains
             .iter()
-            .map(|chain| (chain.source.to_string(), chain.batches.iter().map(|b| format!("{}{}", b.trigger, b.target.path)).collect::<Vec<_>>()))
+            .map(|chain| {
+                (
+                    chain.source.to_string(),
+                    chain
+                        .batches
+                        .iter()
+                        .map(|b| format!("{}{}", b.trigger, b.target.path))
+                        .collect::<Vec<_>>(),
+                )
+            })
             .collect();
         assert_eq!(
             shape,
             [
-                ("factory (all topics)".to_owned(), vec!["one/a".to_owned(), "three/b".into(), "three/c".into()]),
+                (
+                    "factory (all topics)".to_owned(),
+                    vec!["one/a".to_owned(), "three/b".into(), "three/c".into()]
+                ),
                 ("factory $devices/+/events".into(), vec!["two/a".into()]),
                 ("plant (all topics)".into(), vec!["four/a".into()]),
             ]

@@ -32,12 +32,28 @@ pub(super) const MAILBOX: usize = 32;
 /// Sessions that are written to before other tasks of the worker have their turn.
 const CHUNK: usize = 256;
 /// Bytes that are appended to a ring before its sessions are written to: a client that keeps up is
-/// offered everything before the ring may drop it.
-const ROUND_BYTES: usize = 512 * 1024;
+/// offered everything before the ring may drop it, and one whose socket was full takes about as much in
+/// one turn as a round brings.
+const ROUND_BYTES: usize = frame::SEGMENT_BYTES;
+/// Pacing: how often it looks, how long it lasts at most for one round, and how soon clients that read
+/// nothing count as stalled.
+const PACE_STEP: Duration = Duration::from_millis(2);
+const LONGEST_PACE: Duration = Duration::from_millis(250);
+const STALLED_AFTER: Duration = Duration::from_millis(50);
 /// How often the worker's clock moves.
 const TICK: Duration = Duration::from_secs(1);
 /// Closings of a drain come in steps of this length.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
+
+/// How far the sessions of a worker are behind.
+#[derive(Debug, Default)]
+struct Lag {
+    sessions: usize,
+    /// Sessions that are behind by more than a quarter of what they may be.
+    lagging: usize,
+    /// Bytes that those have not been sent.
+    unsent: u64,
+}
 
 /// One path on one worker.
 pub(super) struct PathLog {
@@ -133,6 +149,62 @@ impl Shard {
         self.paths.borrow().values().map(|log| log.sessions.borrow().len()).sum()
     }
 
+    /// Appends frames to a path and writes them to every session that keeps up, a round at a time.
+    async fn write(&self, log: &PathLog, segments: Vec<Bytes>) {
+        log.last_append.set(self.clock.get());
+        let mut segments = frame::join(segments).into_iter().peekable();
+        while segments.peek().is_some() {
+            let mut round = 0;
+            while let Some(segment) = segments.next_if(|next| round == 0 || round + next.len() <= ROUND_BYTES)
+            {
+                round += segment.len();
+                log.ring.borrow_mut().append(segment);
+            }
+            log.offer().await;
+            self.pace().await;
+            if segments.peek().is_some() {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Holds the publishers back for a short while when most connections of this worker are behind and
+    /// read on: then it is not the clients that are slow, but the machine. A slow minority is not waited
+    /// for, nor a client that does not read.
+    async fn pace(&self) {
+        let start = Instant::now();
+        let (mut before, mut moved_at) = (self.lag(), start);
+        while before.lagging > 0 && before.lagging * 2 >= before.sessions {
+            let now = Instant::now();
+            if now - start >= LONGEST_PACE || now - moved_at >= STALLED_AFTER {
+                return;
+            }
+            tokio::time::sleep(PACE_STEP).await;
+            let after = self.lag();
+            if after.unsent != before.unsent {
+                moved_at = Instant::now();
+            }
+            before = after;
+        }
+    }
+
+    fn lag(&self) -> Lag {
+        let mut lag = Lag::default();
+        for log in self.paths.borrow().values() {
+            let head = log.ring.borrow().head();
+            let limit = (log.entry.backlog_bytes / 4) as u64;
+            log.each(|session| {
+                lag.sessions += 1;
+                let unsent = head - session.cursor().unwrap_or(head);
+                if unsent > limit {
+                    lag.lagging += 1;
+                    lag.unsent += unsent;
+                }
+            });
+        }
+        lag
+    }
+
     fn tick(&self) {
         self.clock.set(self.started.elapsed().as_secs() as u32);
         for log in self.logs() {
@@ -157,21 +229,6 @@ impl PathLog {
         let mut lowest = head;
         self.each(|session| lowest = lowest.min(session.cursor().unwrap_or(head)));
         lowest
-    }
-
-    /// Appends frames and writes them to every session that keeps up, a round at a time.
-    async fn write(&self, segments: Vec<Bytes>) {
-        self.last_append.set(self.clock.get());
-        let mut segments = frame::join(segments).into_iter().peekable();
-        while segments.peek().is_some() {
-            let mut round = 0;
-            while let Some(segment) = segments.next_if(|next| round == 0 || round + next.len() <= ROUND_BYTES)
-            {
-                round += segment.len();
-                self.ring.borrow_mut().append(segment);
-            }
-            self.offer().await;
-        }
     }
 
     async fn offer(&self) {
@@ -237,9 +294,10 @@ impl ShardActor {
     /// Writes what is pending. The mailbox waits meanwhile, so that it fills, and says so to the gateways.
     fn write_pending(&mut self, ctx: &mut Context<Self>) {
         let pending = std::mem::take(&mut self.pending);
+        let shard = Rc::clone(&self.shard);
         let write = async move {
             for (log, segments) in pending {
-                log.write(segments).await;
+                shard.write(&log, segments).await;
             }
         };
         ctx.wait(write.into_actor(self));

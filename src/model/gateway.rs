@@ -31,7 +31,7 @@ pub struct GatewayPath {
 }
 
 /// What `backlog_bytes` is when the configuration is silent.
-pub const DEFAULT_BACKLOG_BYTES: usize = 8 * 1024 * 1024;
+pub const DEFAULT_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 
 /// Names one broadcast path of one gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -4,7 +4,7 @@
 //! `$registries/<id>/<kind>[/…]`, where kind is one of events, state, commands, config. Aliases and
 //! `$me/…` are other names for the same topics; they are rewritten on the way in and back on the way out.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use crate::model::id::Id;
 use crate::model::iot::{Alias, DeviceRegistry};
@@ -35,9 +35,8 @@ pub(crate) enum Topics {
 #[derive(Debug)]
 pub(crate) struct RegistryTopics {
     id: Id,
-    devices: HashSet<Id>,
-    /// Each alias with its device.
-    aliases: Vec<(Id, Alias)>,
+    /// Each device with its aliases.
+    devices: HashMap<Id, Vec<Alias>>,
 }
 
 /// The last level of the fixed part of a registry topic.
@@ -140,13 +139,9 @@ fn parse(topic: &str) -> Option<(Owner<'_>, Kind)> {
 impl Topics {
     /// The topics of a registry.
     pub(crate) fn of_registry(registry: &DeviceRegistry) -> Self {
-        let aliases = registry
-            .devices
-            .iter()
-            .flat_map(|device| device.aliases.iter().map(|a| (device.id.clone(), a.clone())))
-            .collect();
-        let devices = registry.devices.iter().map(|device| device.id.clone()).collect();
-        Self::Registry(RegistryTopics { id: registry.id.clone(), devices, aliases })
+        let devices = registry.devices.iter();
+        let devices = devices.map(|device| (device.id.clone(), device.aliases.clone())).collect();
+        Self::Registry(RegistryTopics { id: registry.id.clone(), devices })
     }
 
     /// The canonical form of the valid topic name `topic` if `who` may publish to it.
@@ -183,12 +178,14 @@ impl Topics {
 
     /// The other names of a canonical topic.
     pub(crate) fn aliases_of(&self, canonical: &str) -> Vec<String> {
-        let Self::Registry(registry) = self else { return Vec::new() };
+        let (Self::Registry(registry), Some((Owner::Device(id), _))) = (self, parse(canonical)) else {
+            return Vec::new();
+        };
         let named = |alias: &Alias| {
             let rest = canonical.strip_prefix(alias.target.as_str())?;
             (rest.is_empty() || rest.starts_with('/')).then(|| format!("{}{rest}", alias.name))
         };
-        registry.aliases.iter().filter_map(|(_, alias)| named(alias)).collect()
+        registry.devices.get(id).into_iter().flatten().filter_map(named).collect()
     }
 
     /// Whether a trigger with this source wants the canonical `topic`. The source must be of this space.
@@ -216,7 +213,7 @@ impl RegistryTopics {
                 format!("$devices/{id}{}", topic.strip_prefix("$me/device")?)
             }
             _ if topic.starts_with('$') => topic.to_owned(),
-            _ => self.unalias(topic)?,
+            _ => self.unalias(who, topic)?,
         };
         let (owner, kind) = parse(&topic)?;
         if !self.may_write(who, owner, kind) {
@@ -224,23 +221,30 @@ impl RegistryTopics {
         }
         let device_id = match (who, owner) {
             (Identity::Device(id), _) => Some(id.clone()),
-            (_, Owner::Device(id)) => self.devices.get(id).cloned(),
+            (_, Owner::Device(id)) => self.devices.get_key_value(id).map(|(id, _)| id.clone()),
             (_, Owner::Registry(_)) => None,
         };
         Some(Canonical { device_id, permanent: kind.is_permanent(), topic })
     }
 
-    /// The canonical name behind an alias. Where aliases overlap the longest counts.
-    fn unalias(&self, topic: &str) -> Option<String> {
-        let under = self.aliases.iter().filter(|(_, alias)| alias.resolve(topic).is_some());
-        under.max_by_key(|(_, alias)| alias.name.len()).and_then(|(_, alias)| alias.resolve(topic))
+    /// The canonical name behind an alias; a device knows only its own. Where aliases overlap the longest
+    /// counts.
+    fn unalias(&self, who: &Identity, topic: &str) -> Option<String> {
+        let longest = |aliases: &mut dyn Iterator<Item = &Alias>| {
+            let under = aliases.filter_map(|alias| Some((alias.name.len(), alias.resolve(topic)?)));
+            under.max_by_key(|(length, _)| *length).map(|(_, canonical)| canonical)
+        };
+        match who {
+            Identity::Device(id) => longest(&mut self.devices.get(id)?.iter()),
+            _ => longest(&mut self.devices.values().flatten()),
+        }
     }
 
     fn may_write(&self, who: &Identity, owner: Owner<'_>, kind: Kind) -> bool {
         match (who, owner) {
             (Identity::Device(me), Owner::Device(id)) => **me == *id && kind.is_upward(),
             (Identity::Device(_), Owner::Registry(id)) => *self.id == *id && kind.is_upward(),
-            (Identity::Registry, Owner::Device(id)) => self.devices.contains(id) && !kind.is_upward(),
+            (Identity::Registry, Owner::Device(id)) => self.devices.contains_key(id) && !kind.is_upward(),
             (Identity::Registry, Owner::Registry(id)) => *self.id == *id && !kind.is_upward(),
             (Identity::Broker, _) => false,
         }
@@ -250,7 +254,7 @@ impl RegistryTopics {
         match (who, owner) {
             (Identity::Device(me), Owner::Device(id)) => **me == *id && !kind.is_upward(),
             (Identity::Device(_), Owner::Registry(id)) => *self.id == *id && !kind.is_upward(),
-            (Identity::Registry, Owner::Device(id)) => self.devices.contains(id) && kind.is_upward(),
+            (Identity::Registry, Owner::Device(id)) => self.devices.contains_key(id) && kind.is_upward(),
             (Identity::Registry, Owner::Registry(id)) => *self.id == *id && kind.is_upward(),
             (Identity::Broker, _) => false,
         }
@@ -282,7 +286,7 @@ impl RegistryTopics {
             return Ok(Plan { filter: filter.to_owned(), names: Names::Alias, exact: None });
         }
         // Without a wildcard it is known now whether the alias exists and may be read.
-        let canonical = self.unalias(filter).ok_or(Refusal::Denied)?;
+        let canonical = self.unalias(who, filter).ok_or(Refusal::Denied)?;
         self.check_canonical_filter(who, &canonical)?;
         Ok(Plan { filter: filter.to_owned(), names: Names::Alias, exact: Some(canonical) })
     }
@@ -305,7 +309,7 @@ impl RegistryTopics {
         // A wildcard stands for what the user could at best see.
         let owner = match (owner, who) {
             ("#" | "+", Identity::Device(me)) if of_devices => Owner::Device(me),
-            ("#" | "+", _) if of_devices => match self.devices.iter().next() {
+            ("#" | "+", _) if of_devices => match self.devices.keys().next() {
                 Some(any) => Owner::Device(any),
                 None => return Ok(()),
             },

@@ -157,8 +157,8 @@ impl Intake {
             return Err(Close::ReceiveMaximum);
         }
         let Some(mut route) = self.route(publish)? else { return self.deny(publish) };
-        if publish.qos == 2 {
-            match session.receive(publish.id) {
+        if publish.qos > 0 {
+            match session.receive(publish.qos, publish.id, publish.dup) {
                 Arrival::New => {}
                 Arrival::Duplicate => {
                     self.stage_ack(publish, 0);
@@ -361,22 +361,19 @@ impl Intake {
         Ok(())
     }
 
-    /// The connection ends: QoS 2 publishes that are not decided yet stay with the session, so that they are
-    /// not delivered again when the client sends them again.
+    /// The connection ends: publishes that the links have but that are not acknowledged stay with the session,
+    /// so that they are not delivered again when the client repeats them.
     pub(crate) fn leave(&mut self, session: &mut Session) {
         for section in self.sections.drain(..) {
-            for ack in self.acks.drain(..section.acks) {
-                if ack.kind != AckKind::Pubrec || ack.code != 0 {
-                    continue;
-                }
+            for ack in self.acks.drain(..section.acks).filter(|ack| ack.code == 0) {
+                let qos = if ack.kind == AckKind::Puback { 1 } else { 2 };
                 match &section.hold {
+                    Hold::Gate(gate) if gate.verdict() != Verdict::Refused => {
+                        session.leave_undecided(qos, ack.id, Arc::clone(gate));
+                    }
                     Hold::Nothing => {}
-                    Hold::ThisRead => session.unreceive(ack.id),
-                    Hold::Gate(gate) => match gate.verdict() {
-                        Verdict::Accepted => {}
-                        Verdict::Pending => session.leave_undecided(ack.id, Arc::clone(gate)),
-                        Verdict::Refused => session.unreceive(ack.id),
-                    },
+                    Hold::ThisRead | Hold::Gate(_) if qos == 2 => session.unreceive(ack.id),
+                    Hold::ThisRead | Hold::Gate(_) => {}
                 }
             }
         }
@@ -413,4 +410,164 @@ fn message(publish: &Publish<'_>) -> Arc<Message> {
         },
         expires: properties.expiry.map(|seconds| Instant::now() + Duration::from_secs(seconds.into())),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use proptest::prelude::*;
+
+    use super::super::accounts::Accounts;
+    use super::super::link::Link;
+    use super::super::properties::Properties;
+    use super::*;
+    use crate::model::Resources;
+    use crate::model::iot::Broker;
+    use crate::model::receipt::Receipt;
+    use crate::model::secret::Password;
+    use crate::model::trigger::TriggerSource;
+
+    fn intake(version: Version, limits: Limits) -> (Intake, Session) {
+        let broker =
+            Broker { id: "b".into(), password: Some(Password::new("password".into())), external: None };
+        let resources = Resources { brokers: vec![broker], ..Resources::default() };
+        let (accounts, _) = Accounts::new(&resources, &limits).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let account = runtime.block_on(accounts.log_in("b", b"password")).unwrap();
+        let intake = Intake::new(version, account, 1, Arc::new(limits), Arc::new(Notify::new()));
+        (intake, Session::default())
+    }
+
+    fn link(intake: &Intake, filter: &str, capacity: usize) -> Link {
+        let source =
+            TriggerSource::IotBrokerMessage { broker_id: "b".into(), mqtt_topic: Some(filter.into()) };
+        intake.account.space.link(&source, capacity).unwrap()
+    }
+
+    fn publish(qos: u8, id: u16, topic: &'static str) -> Publish<'static> {
+        Publish {
+            dup: false,
+            qos,
+            topic: topic.as_bytes(),
+            id,
+            properties: Properties::default(),
+            raw_properties: &[],
+            payload: b"x",
+        }
+    }
+
+    fn take(link: &mut Link) -> Option<Arrivals> {
+        match link.poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(arrivals) => arrivals,
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn a_route_is_asked_for_once_until_something_changes() {
+        let (mut intake, mut session) =
+            intake(Version::V3, Limits { max_cached_topics: 2, ..Limits::default() });
+        for topic in ["a", "a", "b"] {
+            intake.publish(&mut session, &publish(0, 0, topic)).unwrap();
+        }
+        assert_eq!(intake.routes.len(), 2);
+        let link = link(&intake, "a", 1);
+        intake.publish(&mut session, &publish(0, 0, "a")).unwrap();
+        assert_eq!((intake.routes.len(), intake.events), (1, 1));
+        drop(link);
+        for topic in ["a", "b", "c"] {
+            intake.publish(&mut session, &publish(0, 0, topic)).unwrap();
+        }
+        assert_eq!(intake.routes.len(), 1);
+    }
+
+    #[test]
+    fn groups_wait_for_room_without_passing_each_other() {
+        let (mut intake, mut session) = intake(Version::V3, Limits::default());
+        let (mut slow, mut fast) = (link(&intake, "#", 1), link(&intake, "a", 8));
+        for _ in 0..130 {
+            intake.publish(&mut session, &publish(0, 0, "a")).unwrap();
+        }
+        intake.hand_over();
+        assert!(intake.is_full() && !intake.is_handed_over());
+        // The one with room has all three groups; the other has one and gets the rest in order.
+        let sizes =
+            |link: &mut Link| std::iter::from_fn(|| take(link)).map(|a| a.events.len()).collect::<Vec<_>>();
+        assert_eq!(sizes(&mut fast), [64, 64, 2]);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut found = sizes(&mut slow);
+        while !intake.is_handed_over() {
+            runtime.block_on(intake.make_way());
+            found.extend(sizes(&mut slow));
+        }
+        assert_eq!(found, [64, 64, 2]);
+        assert!(!intake.is_full());
+    }
+
+    #[test]
+    fn a_link_closed_while_a_group_waits_refuses_it() {
+        let (mut intake, mut session) = intake(Version::V3, Limits::default());
+        let mut link = link(&intake, "#", 1);
+        for id in 1..=65 {
+            intake.publish(&mut session, &publish(1, id, "a")).unwrap();
+        }
+        intake.hand_over();
+        link.close();
+        take(&mut link).unwrap().receipt.accept();
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(intake.make_way());
+        assert!(intake.is_handed_over());
+        assert_eq!(intake.settle(&mut session, &mut BytesMut::new()), Err(Close::Refused));
+    }
+
+    proptest! {
+        /// However the engine decides, acknowledgements leave in the order of the publishes, each after its
+        /// own events were accepted, and in the end all of them.
+        #[test]
+        fn acknowledgements_keep_the_order(
+            reads in prop::collection::vec(prop::collection::vec((0_u8..3, any::<bool>()), 1..6), 1..12),
+            order in prop::collection::vec(any::<prop::sample::Index>(), 16),
+        ) {
+            let (mut intake, mut session) = intake(Version::V3, Limits::default());
+            let mut link = link(&intake, "wanted", 64);
+            let mut out = BytesMut::new();
+            // The reads whose gate is not open, and the acknowledgements expected, with the read they wait for.
+            let mut held: Vec<(usize, Receipt)> = Vec::new();
+            let mut expected: Vec<([u8; 4], Option<usize>)> = Vec::new();
+            let mut id = 0;
+            for (number, read) in reads.iter().enumerate() {
+                let mut wanted_before = false;
+                for (qos, wanted) in read {
+                    id += 1;
+                    wanted_before |= wanted;
+                    let topic = if *wanted { "wanted" } else { "unwanted" };
+                    intake.publish(&mut session, &publish(*qos, id, topic)).unwrap();
+                    if *qos > 0 {
+                        let first = if *qos == 1 { 0x40 } else { 0x50 };
+                        expected.push(([first, 2, 0, id as u8], wanted_before.then_some(number)));
+                    }
+                }
+                intake.hand_over();
+                while let Some(arrivals) = take(&mut link) {
+                    held.push((number, arrivals.receipt));
+                }
+            }
+            let mut order = order.into_iter().cycle();
+            loop {
+                intake.settle(&mut session, &mut out).unwrap();
+                let free = expected
+                    .iter()
+                    .take_while(|(_, gate)| gate.is_none_or(|gate| held.iter().all(|(read, _)| *read != gate)));
+                let bytes: Vec<u8> = free.flat_map(|(bytes, _)| *bytes).collect();
+                prop_assert_eq!(&out[..], &bytes[..]);
+                if held.is_empty() {
+                    break;
+                }
+                let next = order.next().unwrap().index(held.len());
+                held.remove(next).1.accept();
+            }
+            prop_assert_eq!(out.len(), 4 * expected.len());
+            prop_assert!(intake.is_idle() && intake.held_bytes == 0 && intake.pubrecs == 0);
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! The MQTT server inside the binary: 3.1.1 and 5.0 on one port, for the registries and brokers that have no
 //! external broker. `source` reads its events through [`Server::link`]; `server` starts and stops it.
 //!
-//! A publish travels: [`listener`] → [`handshake`] → [`connection`] → [`intake`] → [`link`] and [`outbox`].
-//! Who may do what is [`access`]; what goes where is [`space`]; what a client left behind is [`sessions`].
+//! A publish travels: `listener` → `handshake` → `connection` → `intake` → `link` and `outbox`.
+//! Who may do what is `access`; what goes where is `space`; what a client left behind is `sessions`.
 //! The server runs on a runtime of its own, so it may be used from inside any other.
 //!
 //! Absent on purpose: QoS 2 to subscribers, shared subscriptions, RETAIN, enhanced authentication, sessions

@@ -48,8 +48,8 @@ pub(crate) enum Pushed {
     Dropped,
     /// It was taken, and this many old ones were dropped for it.
     Displaced(usize),
-    /// It was not taken, and the connection must end.
-    Overflowed,
+    /// It was taken as for a client that is away, and this many were dropped; the connection must end.
+    Overflowed(usize),
 }
 
 impl Bound {
@@ -74,25 +74,27 @@ impl Queue {
         let cost = delivery.cost();
         let fits = |queue: &Self, bound: Bound| bound.holds(queue.items.len() + 1, queue.bytes + cost);
         // An empty queue takes any message: each alone is bounded by the packet limit.
-        if self.online {
-            if !self.items.is_empty() && !fits(self, self.when_online) {
-                if delivery.qos == 0 {
-                    return Pushed::Dropped;
-                }
-                self.overflowed = true;
-                return Pushed::Overflowed;
-            }
-        } else if delivery.qos == 0 {
+        let overflows = self.online && !self.items.is_empty() && !fits(self, self.when_online);
+        if delivery.qos == 0 && (overflows || !self.online) {
             return Pushed::Dropped;
         }
         let mut displaced = 0;
+        if overflows {
+            // The connection ends as soon as it wakes; from here on the client counts as away.
+            self.overflowed = true;
+            displaced = self.go_offline();
+        }
         while !self.online && !fits(self, self.when_offline) && self.pop().is_some() {
             displaced += 1;
         }
         let first = self.items.is_empty();
         self.bytes += cost;
         self.items.push_back(delivery);
-        if displaced > 0 { Pushed::Displaced(displaced) } else { Pushed::Queued { first } }
+        match displaced {
+            _ if overflows => Pushed::Overflowed(displaced),
+            0 => Pushed::Queued { first },
+            _ => Pushed::Displaced(displaced),
+        }
     }
 
     /// The oldest delivery.
@@ -112,14 +114,19 @@ impl Queue {
         self.overflowed
     }
 
-    /// Says whether the client is there. Going away drops what only a present client gets; gives the number
-    /// of messages dropped.
+    /// Says whether the client is there. Gives the number of messages dropped.
     fn set_online(&mut self, online: bool) -> usize {
-        self.online = online;
         self.overflowed = false;
-        if online {
-            return 0;
+        if !online {
+            return self.go_offline();
         }
+        self.online = true;
+        0
+    }
+
+    /// Drops what only a present client gets, and what is too much for one that is away.
+    fn go_offline(&mut self) -> usize {
+        self.online = false;
         let before = self.items.len();
         self.items.retain(|delivery| delivery.qos > 0);
         self.bytes = self.items.iter().map(Delivery::cost).sum();
@@ -147,8 +154,8 @@ impl Outbox {
             Pushed::Queued { first: false } => {}
             Pushed::Dropped => drop(METRICS.mqtt_dropped.inc()),
             Pushed::Displaced(count) => drop(METRICS.mqtt_dropped.inc_by(count as u64)),
-            Pushed::Overflowed => {
-                METRICS.mqtt_dropped.inc();
+            Pushed::Overflowed(count) => {
+                METRICS.mqtt_dropped.inc_by(count as u64);
                 self.wake.notify_one();
             }
         }
@@ -205,9 +212,13 @@ mod tests {
         assert_eq!(queue.push(delivery(0, 3, 1)), Pushed::Queued { first: false });
         assert_eq!(queue.push(delivery(0, 4, 1)), Pushed::Dropped);
         assert!(!queue.overflowed());
-        assert_eq!(queue.push(delivery(1, 5, 1)), Pushed::Overflowed);
+        assert_eq!(queue.push(delivery(1, 5, 1)), Pushed::Overflowed(2));
         assert!(queue.overflowed());
-        assert_eq!(tags(&queue), [1, 2, 3]);
+        // What comes until the connection has ended is kept as for a client that is away.
+        assert_eq!(queue.push(delivery(1, 6, 1)), Pushed::Displaced(1));
+        assert_eq!(tags(&queue), [5, 6]);
+        queue.set_online(false);
+        assert!(!queue.overflowed());
     }
 
     #[test]

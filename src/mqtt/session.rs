@@ -15,8 +15,9 @@ pub(crate) struct Session {
     /// Its subscriptions: the client's filter to how they are kept in the space.
     pub(crate) subscriptions: HashMap<Box<str>, Kept>,
     received: Received,
-    /// QoS 2 publishes whose connection ended before the engine had decided.
-    undecided: Vec<(u16, Arc<Gate>)>,
+    /// Publishes that were never acknowledged because their connection ended before the engine had decided,
+    /// oldest first. Their identifiers are still in use with the client, so a repetition is known as such.
+    undecided: VecDeque<Undecided>,
     inflight: VecDeque<(u16, Delivery)>,
     /// How many of `inflight`, from the front, went out on this connection.
     sent: usize,
@@ -32,6 +33,17 @@ pub(crate) struct Kept {
     pub(crate) is_alias: bool,
 }
 
+#[derive(Debug)]
+struct Undecided {
+    id: u16,
+    qos: u8,
+    gate: Arc<Gate>,
+}
+
+/// Most undecided publishes of a session; stops a client that publishes, leaves and never repeats. What is
+/// forgotten would be delivered twice.
+const MAX_UNDECIDED: usize = 4096;
+
 /// Packet identifiers of QoS 2 publishes between PUBLISH and PUBREL: 8 KiB at most, none until the first.
 #[derive(Debug, Default)]
 struct Received {
@@ -39,7 +51,7 @@ struct Received {
     count: usize,
 }
 
-/// What a QoS 2 publish is.
+/// What a publish is.
 #[derive(Debug, Clone)]
 pub(crate) enum Arrival {
     /// Not seen before; now it is.
@@ -78,22 +90,30 @@ impl Received {
 }
 
 impl Session {
-    /// Takes note of a QoS 2 publish.
-    pub(crate) fn receive(&mut self, id: u16) -> Arrival {
-        if let Some(at) = self.undecided.iter().position(|(undecided, _)| *undecided == id) {
-            let (_, gate) = self.undecided.swap_remove(at);
-            if gate.verdict() != Verdict::Refused {
+    /// Takes note of a publish.
+    pub(crate) fn receive(&mut self, qos: u8, id: u16, dup: bool) -> Arrival {
+        if let Some(gate) = self.take_undecided(qos, id)
+            // A QoS 1 publish that is not marked as a repetition is another one with the same identifier.
+            && (qos == 2 || dup)
+            && gate.verdict() != Verdict::Refused
+        {
+            if qos == 2 {
                 self.received.insert(id);
-                return Arrival::Undecided(gate);
             }
+            return Arrival::Undecided(gate);
         }
-        if self.received.insert(id) { Arrival::New } else { Arrival::Duplicate }
+        if qos < 2 || self.received.insert(id) { Arrival::New } else { Arrival::Duplicate }
+    }
+
+    fn take_undecided(&mut self, qos: u8, id: u16) -> Option<Arc<Gate>> {
+        let at = self.undecided.iter().position(|undecided| (undecided.qos, undecided.id) == (qos, id))?;
+        self.undecided.remove(at).map(|undecided| undecided.gate)
     }
 
     /// PUBREL: the identifier is free again. False if it was not in use.
     pub(crate) fn release(&mut self, id: u16) -> bool {
-        self.undecided.retain(|(undecided, _)| *undecided != id);
-        self.received.remove(id)
+        let undecided = self.take_undecided(2, id).is_some();
+        self.received.remove(id) || undecided
     }
 
     /// The QoS 2 publish was not delivered: forget it.
@@ -101,11 +121,16 @@ impl Session {
         self.received.remove(id);
     }
 
-    /// The connection ends before the engine has decided on this QoS 2 publish.
-    pub(crate) fn leave_undecided(&mut self, id: u16, gate: Arc<Gate>) {
-        if self.received.remove(id) && gate.verdict() != Verdict::Refused {
-            self.undecided.push((id, gate));
+    /// The connection ends before this publish was acknowledged.
+    pub(crate) fn leave_undecided(&mut self, qos: u8, id: u16, gate: Arc<Gate>) {
+        if qos == 2 {
+            self.received.remove(id);
         }
+        self.take_undecided(qos, id);
+        if self.undecided.len() >= MAX_UNDECIDED {
+            self.undecided.pop_front();
+        }
+        self.undecided.push_back(Undecided { id, qos, gate });
     }
 
     /// QoS 2 publishes between PUBLISH and PUBREL.
@@ -181,34 +206,60 @@ mod tests {
     #[test]
     fn a_qos_2_publish_is_new_once_until_it_is_released() {
         let mut session = Session::default();
-        assert!(matches!(session.receive(65_535), Arrival::New));
-        assert!(matches!(session.receive(65_535), Arrival::Duplicate));
+        assert!(matches!(session.receive(2, 65_535, true), Arrival::New));
+        assert!(matches!(session.receive(2, 65_535, true), Arrival::Duplicate));
         assert_eq!(session.receiving(), 1);
         assert!(session.release(65_535));
         assert!(!session.release(65_535));
-        assert!(matches!(session.receive(65_535), Arrival::New));
+        assert!(matches!(session.receive(2, 65_535, true), Arrival::New));
     }
 
     #[test]
     fn an_undecided_publish_waits_for_the_first_verdict() {
         let mut session = Session::default();
         let (gate, receipts) = Gate::new(1, Arc::new(Notify::new()));
-        session.receive(7);
-        session.leave_undecided(7, gate);
-        let Arrival::Undecided(gate) = session.receive(7) else { panic!("delivered twice") };
+        session.receive(2, 7, true);
+        session.leave_undecided(2, 7, gate);
+        let Arrival::Undecided(gate) = session.receive(2, 7, true) else { panic!("delivered twice") };
         receipts.into_iter().for_each(crate::model::receipt::Receipt::accept);
         assert_eq!(gate.verdict(), Verdict::Accepted);
-        assert!(matches!(session.receive(7), Arrival::Duplicate));
+        assert!(matches!(session.receive(2, 7, true), Arrival::Duplicate));
     }
 
     #[test]
     fn a_refused_publish_is_new_again() {
         let mut session = Session::default();
         let (gate, receipts) = Gate::new(1, Arc::new(Notify::new()));
-        session.receive(7);
-        session.leave_undecided(7, gate);
+        session.receive(2, 7, true);
+        session.leave_undecided(2, 7, gate);
         drop(receipts);
-        assert!(matches!(session.receive(7), Arrival::New));
+        assert!(matches!(session.receive(2, 7, true), Arrival::New));
+    }
+
+    #[test]
+    fn a_repetition_of_an_undecided_qos_1_publish_is_known_by_dup_alone() {
+        let mut session = Session::default();
+        let (gate, _receipts) = Gate::new(1, Arc::new(Notify::new()));
+        session.leave_undecided(1, 7, Arc::clone(&gate));
+        assert!(matches!(session.receive(1, 8, true), Arrival::New));
+        assert!(matches!(session.receive(2, 7, true), Arrival::New));
+        assert!(matches!(session.receive(1, 7, true), Arrival::Undecided(_)));
+        assert!(matches!(session.receive(1, 7, true), Arrival::New));
+        session.leave_undecided(1, 7, gate);
+        assert!(matches!(session.receive(1, 7, false), Arrival::New));
+        assert!(matches!(session.receive(1, 7, true), Arrival::New));
+    }
+
+    #[test]
+    fn undecided_publishes_are_bounded() {
+        let mut session = Session::default();
+        let (gate, _receipts) = Gate::new(1, Arc::new(Notify::new()));
+        for id in 1..=5000 {
+            session.leave_undecided(1, id, Arc::clone(&gate));
+        }
+        assert_eq!(session.undecided.len(), MAX_UNDECIDED);
+        assert!(matches!(session.receive(1, 1, true), Arrival::New));
+        assert!(matches!(session.receive(1, 5000, true), Arrival::Undecided(_)));
     }
 
     #[test]

@@ -1,0 +1,196 @@
+//! Single values: whole numbers, durations, ids, addresses, words of a list.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fields::{Fields, Reading, Spot, Value, quote};
+use super::suggest;
+use super::tree::Kind;
+use crate::model::id::{self, Id};
+
+/// A whole number in a range; quoted digits too, as proto-JSON writes 64-bit numbers.
+pub(super) fn whole(value: &Value<'_>, range: RangeInclusive<usize>, reading: &mut Reading) -> Option<usize> {
+    let number = match &value.node.kind {
+        Kind::Int(number) => Some(*number),
+        Kind::Text(text) => text.value.parse().ok(),
+        Kind::Unset => return None,
+        _ => None,
+    };
+    let (least, most) = (range.start(), range.end());
+    match number {
+        Some(number) => {
+            let inside = usize::try_from(number).ok().filter(|number| range.contains(number));
+            if inside.is_none() {
+                value.fault(reading, format_args!("{} is out of range ({least} to {most})", value.shown()));
+            }
+            inside
+        }
+        None => {
+            let shown = value.shown();
+            value.fault(reading, format_args!("{shown} is not a whole number ({least} to {most})"));
+            None
+        }
+    }
+}
+
+/// A duration in a range, such as `500ms`, `1.5s` or `2m`.
+pub(super) fn duration(
+    value: &Value<'_>,
+    range: RangeInclusive<Duration>,
+    reading: &mut Reading,
+) -> Option<Duration> {
+    let allowed = format!("{} to {}", in_seconds(*range.start()), in_seconds(*range.end()));
+    let shown = value.shown();
+    let Kind::Text(text) = &value.node.kind else {
+        let hint = match value.node.kind {
+            Kind::Unset => return None,
+            Kind::Int(number) => format!("; write \"{number}s\" for seconds"),
+            _ => String::new(),
+        };
+        value.fault(reading, format_args!("{shown} is not a duration with a unit ({allowed}){hint}"));
+        return None;
+    };
+    match parse_duration(&text.value) {
+        Some(duration) if range.contains(&duration) => Some(duration),
+        Some(_) => {
+            value.fault(reading, format_args!("{shown} is out of range ({allowed})"));
+            None
+        }
+        None => {
+            value.fault(
+                reading,
+                format_args!(
+                    "{shown} is not a duration: a number and ms, s, m or h, such as \"1.5s\" ({allowed})"
+                ),
+            );
+            None
+        }
+    }
+}
+
+fn in_seconds(duration: Duration) -> String {
+    format!("{}s", duration.as_secs_f64())
+}
+
+/// A decimal number with at most nine digits after the point, then a unit.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic())?;
+    let (number, unit) = text.split_at(unit_at);
+    let unit_nanos: u128 = match unit {
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str, most: usize| {
+        !text.is_empty() && text.len() <= most && text.bytes().all(|b| b.is_ascii_digit())
+    };
+    if !digits(whole, 18) || !digits(fraction, 9) {
+        return None;
+    }
+    let whole: u128 = whole.parse().ok()?;
+    let billionths: u128 = format!("{fraction:0<9}").parse().ok()?;
+    let nanos = whole * unit_nanos + billionths * unit_nanos / 1_000_000_000;
+    let seconds = u64::try_from(nanos / 1_000_000_000).ok()?;
+    let rest = u32::try_from(nanos % 1_000_000_000).ok()?;
+    Some(Duration::new(seconds, rest))
+}
+
+/// A declared id under the key `id`, and where it stands. After a fault it is the text itself, so that
+/// references to it are found; without any it is empty.
+pub(super) fn declared_id(fields: &mut Fields<'_>, reading: &mut Reading) -> (Id, Spot) {
+    let Some(value) = fields.need("id", reading) else { return (Arc::from(""), fields.spot.clone()) };
+    let text = value.str(reading);
+    if text.is_some_and(|text| !id::check(text)) {
+        value.fault(reading, format_args!("{} is not an id ({})", value.shown(), id::RULE));
+    }
+    (Arc::from(text.unwrap_or_default()), value.spot)
+}
+
+/// `IP:PORT`.
+pub(super) fn address(value: &Value<'_>, reading: &mut Reading) -> Option<SocketAddr> {
+    let text = value.str(reading)?;
+    let address = text.parse().ok();
+    if address.is_none() {
+        let shown = value.shown();
+        value.fault(
+            reading,
+            format_args!(
+                "{shown} is not IP:PORT, such as \"127.0.0.1:8080\", \"0.0.0.0:80\" or \"[::1]:80\""
+            ),
+        );
+    }
+    address
+}
+
+/// One of some words.
+pub(super) fn word<T: Copy>(value: &Value<'_>, words: &[(&str, T)], reading: &mut Reading) -> Option<T> {
+    let text = value.str(reading)?;
+    let found = words.iter().find(|(word, _)| *word == text);
+    if found.is_none() {
+        let list = words.iter().map(|(word, _)| quote(word)).collect::<Vec<_>>().join(", ");
+        value.fault(reading, format_args!("{} is not one of {list}", value.shown()));
+    }
+    found.map(|(_, meaning)| *meaning)
+}
+
+/// The id of something declared elsewhere in the file.
+pub(super) fn reference<'k>(
+    value: &Value<'_>,
+    what: &str,
+    known: impl IntoIterator<Item = &'k str>,
+    reading: &mut Reading,
+) -> Option<Id> {
+    let text = value.str(reading)?;
+    let known: Vec<&str> = known.into_iter().filter(|id| !id.is_empty()).collect();
+    if known.contains(&text) {
+        return Some(Arc::from(text));
+    }
+    let hint = suggest::among(text, known, "declared");
+    value.fault(reading, format_args!("{} is not {what} of this file{hint}", value.shown()));
+    None
+}
+
+/// A label of a resource: its key is checked, its value is text.
+pub(super) fn label(key: &str, value: &Value<'_>, reading: &mut Reading) {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_./\\@".contains(c);
+    if !(1..=63).contains(&key.len())
+        || !key.starts_with(|c: char| c.is_ascii_lowercase())
+        || !key.chars().all(allowed)
+    {
+        let shown = quote(key);
+        value.fault(reading, format_args!("{shown} is not a label key ([a-z][-_./\\@0-9a-z]*, 1 to 63)"));
+    }
+    let Some(text) = value.str(reading) else { return };
+    if text.len() > 63 || !text.chars().all(allowed) {
+        let shown = value.shown();
+        value.fault(reading, format_args!("{shown} is not a label value ([-_./\\@0-9a-z]*, 0 to 63)"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_exact() {
+        for (text, nanos) in [
+            ("1s", 1_000_000_000),
+            ("500ms", 500_000_000),
+            ("1.5s", 1_500_000_000),
+            ("2m", 120_000_000_000),
+            ("0s", 0),
+            ("0.000000001s", 1),
+            ("1h", 3_600_000_000_000),
+        ] {
+            assert_eq!(parse_duration(text), Some(Duration::from_nanos(nanos)), "{text}");
+        }
+        for bad in ["", "1", "s", "1 s", "-1s", "+1s", "1.s", ".5s", "1sec", "1.0000000001s", "1e3s", "٣s"] {
+            assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The sections about the process itself: `data_dir`, `gateway`, `management`, `mqtt`, `log`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::fields::{Fields, Reading, Spot};
+use super::scalar::{address, duration, whole, word};
+use super::settings::{GatewaySettings, LogSettings, ManagementSettings, MqttSettings, defaults};
+use crate::telemetry::LogFormat;
+
+/// Most connections that may be asked for; more than one machine has file descriptors for.
+const MAX_CONNECTIONS: usize = 10_000_000;
+const MAX_WORKERS: usize = 256;
+const MAX_DRAIN: Duration = Duration::from_secs(60);
+
+/// The sections of this file, and the places of the addresses.
+pub(super) struct Server {
+    pub(super) data_dir: PathBuf,
+    pub(super) gateway: GatewaySettings,
+    pub(super) management: ManagementSettings,
+    pub(super) mqtt: Option<MqttSettings>,
+    pub(super) log: LogSettings,
+    mqtt_spot: Spot,
+}
+
+/// Reads the sections and checks that no two of them listen on one address.
+pub(super) fn read(root: &mut Fields<'_>, reading: &mut Reading) -> Server {
+    let mut listens = Listens::new();
+    let data_dir = root.get("data_dir").and_then(|value| {
+        let text = value.str(reading)?;
+        if text.is_empty() {
+            value.fault(reading, "\"\" is not a folder");
+        }
+        Some(text)
+    });
+    let gateway = gateway(root, &mut listens, reading);
+    let management = management(root, &mut listens, reading);
+    let mqtt = mqtt(root, &mut listens, reading);
+    // The last address noted is that of `mqtt`, the only one that is asked for.
+    let mqtt_spot = listens.last().map(|(_, spot)| spot.clone()).unwrap_or_default();
+    let log = log(root, reading);
+    check_listens(&listens, reading);
+    let data_dir = reading.folder.join(data_dir.unwrap_or(defaults::DATA_DIR));
+    Server { data_dir, gateway, management, mqtt, log, mqtt_spot }
+}
+
+type Listens = Vec<(SocketAddr, Spot)>;
+
+fn gateway(root: &mut Fields<'_>, listens: &mut Listens, reading: &mut Reading) -> GatewaySettings {
+    let mut fields = section(root, "gateway", reading);
+    let settings = GatewaySettings {
+        listen: listen(&mut fields, "listen", defaults::GATEWAY, listens, reading),
+        workers: fields.get("workers").and_then(|value| whole(&value, 1..=MAX_WORKERS, reading)),
+        max_connections: max_connections(&mut fields, defaults::GATEWAY_CONNECTIONS, reading),
+        drain: fields
+            .get("drain")
+            .and_then(|value| duration(&value, Duration::ZERO..=MAX_DRAIN, reading))
+            .unwrap_or(defaults::DRAIN),
+    };
+    fields.finish(reading);
+    settings
+}
+
+fn management(root: &mut Fields<'_>, listens: &mut Listens, reading: &mut Reading) -> ManagementSettings {
+    let mut fields = section(root, "management", reading);
+    let settings = ManagementSettings {
+        listen: listen(&mut fields, "listen", defaults::MANAGEMENT, listens, reading),
+        grpc_listen: listen(&mut fields, "grpc_listen", defaults::GRPC, listens, reading),
+    };
+    fields.finish(reading);
+    settings
+}
+
+/// `mqtt:` alone, with nothing under it, is a server with the defaults; only without the key there is none.
+fn mqtt(root: &mut Fields<'_>, listens: &mut Listens, reading: &mut Reading) -> Option<MqttSettings> {
+    let mut fields = root.get_or_null("mqtt")?.fields(reading);
+    let settings = MqttSettings {
+        listen: listen(&mut fields, "listen", defaults::MQTT, listens, reading),
+        max_connections: max_connections(&mut fields, defaults::MQTT_CONNECTIONS, reading),
+    };
+    fields.finish(reading);
+    Some(settings)
+}
+
+fn log(root: &mut Fields<'_>, reading: &mut Reading) -> LogSettings {
+    let mut fields = section(root, "log", reading);
+    let words = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = fields.get("format").and_then(|value| word(&value, &words, reading)).unwrap_or_default();
+    fields.finish(reading);
+    LogSettings { format }
+}
+
+/// A section that acts with all its defaults when it is not there.
+fn section<'a>(root: &mut Fields<'a>, name: &'static str, reading: &mut Reading) -> Fields<'a> {
+    match root.get(name) {
+        Some(value) => value.fields(reading),
+        None => Fields::none(Spot { key: name.to_owned(), place: None }),
+    }
+}
+
+fn max_connections(fields: &mut Fields<'_>, default: usize, reading: &mut Reading) -> usize {
+    fields
+        .get("max_connections")
+        .and_then(|value| whole(&value, 1..=MAX_CONNECTIONS, reading))
+        .unwrap_or(default)
+}
+
+fn listen(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    default: SocketAddr,
+    listens: &mut Listens,
+    reading: &mut Reading,
+) -> SocketAddr {
+    let silent = Spot { key: format!("{}.{name}", fields.spot.key), place: fields.spot.place };
+    let (address, spot) = match fields.get(name) {
+        Some(value) => (address(&value, reading), value.spot),
+        None => (Some(default), silent),
+    };
+    // A wrong address is a fault already; it must not also be a duplicate.
+    listens.extend(address.map(|address| (address, spot)));
+    address.unwrap_or(default)
+}
+
+fn check_listens(listens: &Listens, reading: &mut Reading) {
+    for (index, (address, spot)) in listens.iter().enumerate() {
+        let same = |(other, _): &&(SocketAddr, Spot)| {
+            let one_ip = address.ip() == other.ip();
+            address.port() != 0
+                && address.port() == other.port()
+                && (one_ip || address.ip().is_unspecified() || other.ip().is_unspecified())
+        };
+        if let Some((_, first)) = listens[..index].iter().find(same) {
+            reading.fault(
+                spot,
+                format_args!("{address} is already the address of {}; give each its own port", first.key),
+            );
+        }
+    }
+}
+
+/// Refuses an embedded MQTT server that others can reach while its passwords stand in the file.
+pub(super) fn check_demo_passwords(server: &Server, reading: &mut Reading) {
+    const MOST_NAMED: usize = 3;
+    let Some(mqtt) = server.mqtt.as_ref().filter(|mqtt| !mqtt.listen.ip().is_loopback()) else { return };
+    let keys = &reading.demo_passwords;
+    if keys.is_empty() {
+        return;
+    }
+    let mut named = keys.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if keys.len() > MOST_NAMED {
+        named.push_str(&format!(" and {} more", keys.len() - MOST_NAMED));
+    }
+    let message = format!(
+        "{} can be reached by others, and passwords stand in this file in plain text ({named}); \
+         put argon2 hashes (\"$argon2id$…\") in their place, or use `password_file` or \"${{VARIABLE}}\", \
+         or listen on 127.0.0.1",
+        mqtt.listen
+    );
+    reading.fault(&server.mqtt_spot, message);
+}

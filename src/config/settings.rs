@@ -1,0 +1,166 @@
+//! What a configuration says, checked and with every default filled in.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::Resources;
+use crate::model::id::Id;
+use crate::model::secret::Password;
+use crate::model::trigger::{Action, BatchSettings};
+use crate::telemetry::LogFormat;
+
+/// Everything that a configuration file says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where everything durable is kept.
+    pub data_dir: PathBuf,
+    /// The public side.
+    pub gateway: GatewaySettings,
+    /// The side of operators and programs.
+    pub management: ManagementSettings,
+    /// The embedded MQTT server; without it there is none.
+    pub mqtt: Option<MqttSettings>,
+    /// Log lines.
+    pub log: LogSettings,
+    /// Registries, brokers, gateways and triggers.
+    pub resources: Resources,
+    /// Who acts, and in which roles. Broadcasts are already checked against them.
+    pub service_accounts: Vec<ServiceAccount>,
+    /// Container registries whose notifications are wanted.
+    pub container_registries: Vec<ContainerRegistry>,
+    /// Triggers on container registries, checked as the others; they wait for the registry intake.
+    pub container_registry_triggers: Vec<ContainerRegistryTrigger>,
+}
+
+/// `gateway:`, the public side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewaySettings {
+    /// Where WebSocket clients connect.
+    pub listen: SocketAddr,
+    /// Worker threads, 1 to 256; `None` is one for each core.
+    pub workers: Option<usize>,
+    /// Most WebSocket connections at once.
+    pub max_connections: usize,
+    /// At stop the closing of clients is spread over this time, so that they do not all come back at once.
+    pub drain: Duration,
+}
+
+/// `management:`, the side of operators and programs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManagementSettings {
+    /// REST, health, metrics.
+    pub listen: SocketAddr,
+    /// gRPC.
+    pub grpc_listen: SocketAddr,
+}
+
+/// `mqtt:`, the embedded MQTT server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MqttSettings {
+    /// Where devices connect.
+    pub listen: SocketAddr,
+    /// Most MQTT connections at once.
+    pub max_connections: usize,
+}
+
+/// `log:`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogSettings {
+    /// How log lines look.
+    pub format: LogFormat,
+}
+
+/// An account in whose name something is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// The account's id.
+    pub id: Id,
+    /// Such as `api-gateway.websocketBroadcaster`.
+    pub roles: Vec<String>,
+}
+
+impl ServiceAccount {
+    /// Roles that allow to broadcast, the narrowest first.
+    pub const BROADCASTERS: [&str; 3] =
+        ["api-gateway.websocketBroadcaster", "api-gateway.editor", "api-gateway.admin"];
+
+    /// Whether this account may broadcast.
+    pub fn may_broadcast(&self) -> bool {
+        self.roles.iter().any(|role| Self::BROADCASTERS.contains(&role.as_str()))
+    }
+}
+
+/// A container registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerRegistry {
+    /// The registry's id.
+    pub id: Id,
+    /// Which program it is.
+    pub kind: ContainerRegistryKind,
+    /// Its address, `http://` or `https://`.
+    pub url: String,
+    /// What its notifications must show.
+    pub webhook_token: Password,
+}
+
+/// The container registries whose notifications we know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainerRegistryKind {
+    /// CNCF distribution (`registry:2`, `registry:3`).
+    Distribution,
+    /// zot.
+    Zot,
+    /// Harbor.
+    Harbor,
+}
+
+/// A trigger on a container registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerRegistryTrigger {
+    /// Unique among all triggers.
+    pub name: Id,
+    /// The container registry.
+    pub registry_id: Id,
+    /// What is listened to; at least one.
+    pub event_types: Vec<ContainerEventType>,
+    /// Only this image.
+    pub image_name: Option<String>,
+    /// Only this tag.
+    pub tag: Option<String>,
+    /// How events are grouped.
+    pub batch: BatchSettings,
+    /// What is done with every batch; at least one.
+    pub actions: Vec<Action>,
+}
+
+/// What can happen in a container registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContainerEventType {
+    /// An image came.
+    CreateImage,
+    /// An image went.
+    DeleteImage,
+    /// A tag was set.
+    CreateImageTag,
+    /// A tag was removed.
+    DeleteImageTag,
+}
+
+/// Defaults of the configuration, in one place.
+pub(super) mod defaults {
+    use super::{Duration, Ipv4Addr, SocketAddr};
+
+    pub(crate) const DATA_DIR: &str = "./data";
+    pub(crate) const GATEWAY: SocketAddr = loopback(8080);
+    pub(crate) const MANAGEMENT: SocketAddr = loopback(8081);
+    pub(crate) const GRPC: SocketAddr = loopback(8443);
+    pub(crate) const MQTT: SocketAddr = loopback(1883);
+    pub(crate) const GATEWAY_CONNECTIONS: usize = 50_000;
+    pub(crate) const MQTT_CONNECTIONS: usize = 10_000;
+    pub(crate) const DRAIN: Duration = Duration::from_secs(1);
+
+    const fn loopback(port: u16) -> SocketAddr {
+        SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+    }
+}

@@ -1,0 +1,9 @@
+//! The program from outside: the built binary, real sockets, clients that others wrote.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(unreachable_pub, reason = "one crate, nothing is published")]
+
+mod batching;
+mod common;
+mod faults;
+mod foreign_clients;
+mod sessions;
