@@ -1,8 +1,8 @@
 //! A source on an external MQTT broker, by the client `rumqttc`. The engine starts it; its reader is a
 //! SourceActor.
 //!
-//! One task ([`task`]) speaks with the broker and does nothing slow; events go over a bounded queue
-//! ([`queue`]) to the reader, and acknowledgements come back by receipts ([`ledger`]). The session is
+//! One task (`task`) speaks with the broker and does nothing slow; events go over a bounded queue
+//! (`queue`) to the reader, and acknowledgements come back by receipts (`ledger`). The session is
 //! persistent and QoS 1, so what the broker has is not lost while this process is away or does not take it;
 //! it may come twice.
 
@@ -31,7 +31,7 @@ use crate::telemetry;
 
 /// Groups of events that may wait for the reader, or fewer when they are large: 4 MiB of JSON, but for one
 /// event that is larger alone. When it is full nothing more is acknowledged, and the broker stops at its
-/// window; see [`task`].
+/// window; see `task`.
 pub const QUEUE: usize = 64;
 
 /// Reads what an external broker has for one trigger source. Dropping it ends the connection and refuses

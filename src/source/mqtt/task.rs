@@ -50,7 +50,7 @@ const MAX_OUTGOING: usize = 1 << 20;
 const INFLIGHT: u16 = 100;
 /// How long a stop waits for acknowledgements.
 const LEAVE: Duration = Duration::from_secs(2);
-/// How long a stop waits, after that, for DISCONNECT to be written.
+/// How long a stop waits, after that, for the broker to close the connection.
 const GOODBYE: Duration = Duration::from_millis(500);
 /// How long a refused subscription stays refused before it is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
@@ -173,26 +173,43 @@ impl Task {
     /// One connection. The client's future is never dropped while it may be in the middle of a write.
     async fn serve(&mut self, connection: &mut Connection, mut eventloop: EventLoop) -> End {
         loop {
-            let mut next = pin!(eventloop.poll());
-            let event = match poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await {
-                Poll::Ready(event) => event,
-                Poll::Pending => {
-                    // Nothing more is ready: what was gathered is a group.
-                    self.hand_over(connection).await;
-                    match self.wait(connection, next).await {
-                        Ok(event) => event,
-                        Err(end) => return end,
-                    }
-                }
+            let event = match self.next_event(connection, &mut eventloop).await {
+                Ok(event) => event,
+                Err(end) => return end,
             };
             let handled = match event {
                 Ok(event) => self.handle(connection, event).await,
-                Err(error) => Err(End::Failed(error.to_string())),
+                Err(error) => {
+                    // The client keeps what it read before the error, and would tell it later.
+                    while let Some(event) = eventloop.state.events.pop_front() {
+                        if let Event::Incoming(Packet::Publish(publish)) = event {
+                            self.take(connection, &publish).await;
+                        }
+                    }
+                    // Also the answer to our DISCONNECT: the broker has read all that came before it. A source
+                    // that connected sooner would find a session whose acknowledgements are still unread.
+                    let leaving = connection.leaving.is_some();
+                    Err(if leaving { End::Stopped } else { End::Failed(error.to_string()) })
+                }
             };
             if let Err(end) = handled.and_then(|()| self.attend(connection)) {
                 return end;
             }
         }
+    }
+
+    async fn next_event(
+        &mut self,
+        connection: &mut Connection,
+        eventloop: &mut EventLoop,
+    ) -> Result<Result<Event, ConnectionError>, End> {
+        let mut next = pin!(eventloop.poll());
+        if let Poll::Ready(event) = poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await {
+            return Ok(event);
+        }
+        // Nothing more is ready: what was gathered is a group.
+        self.hand_over(connection).await;
+        self.wait(connection, next).await
     }
 
     async fn wait(
@@ -270,7 +287,6 @@ impl Task {
             Event::Incoming(Packet::SubAck(answer)) => self.subscribed(connection, &answer),
             Event::Incoming(Packet::PingResp) => connection.pause_left = PAUSE,
             Event::Outgoing(Outgoing::PubAck(_) | Outgoing::PubRec(_)) => connection.ledger.written(),
-            Event::Outgoing(Outgoing::Disconnect) => return Err(End::Stopped),
             Event::Incoming(_) | Event::Outgoing(_) => {}
         }
         Ok(())
