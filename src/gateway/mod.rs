@@ -7,9 +7,11 @@
 
 mod close;
 mod directory;
+mod feed;
 mod frame;
 mod inbound;
 mod origin;
+mod path;
 mod refusal;
 mod ring;
 mod session;

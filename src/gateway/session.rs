@@ -18,7 +18,6 @@ use futures_core::Stream;
 
 use super::close::Close;
 use super::inbound::{Joiner, Message, Scan, Scanner};
-use super::shard::Shard;
 use super::socket::Session;
 use crate::model::gateway::MAX_FRAME_BYTES;
 use crate::telemetry;
@@ -92,13 +91,14 @@ fn close_for(error: &ProtocolError) -> Close {
 }
 
 /// Drives one session to its end: input to the actor, the actor's frames and the path's to the socket.
-pub(super) async fn run(shard: Rc<Shard>, session: Rc<Session>, early: BytesMut) {
+/// Calls `leave` at the end.
+pub(super) async fn run(session: Rc<Session>, early: BytesMut, leave: impl FnOnce(&Session)) {
     let input =
         Input { session: Rc::clone(&session), scanner: Scanner::default(), bytes: early, gave: false };
     let actor = SessionActor { session: Rc::clone(&session), joiner: Joiner::default() };
     let codec = Codec::new().max_size(MAX_FRAME_BYTES);
-    // Also when this task panics, the shard forgets the session.
-    let _leave = Leave { shard, session: Rc::clone(&session) };
+    // Also when this task panics, the session is forgotten.
+    let _leave = Leave { session: Rc::clone(&session), leave: Some(leave) };
     let mut context = pin!(ws::WebsocketContext::with_codec(actor, input, codec));
     let mut actor_ended = false;
     poll_fn(|cx| {
@@ -132,15 +132,17 @@ pub(super) async fn run(shard: Rc<Shard>, session: Rc<Session>, early: BytesMut)
     .await;
 }
 
-/// Takes the session out of its shard when its task ends.
-struct Leave {
-    shard: Rc<Shard>,
+/// Calls `leave` when the session's task ends, however it ends.
+struct Leave<F: FnOnce(&Session)> {
     session: Rc<Session>,
+    leave: Option<F>,
 }
 
-impl Drop for Leave {
+impl<F: FnOnce(&Session)> Drop for Leave<F> {
     fn drop(&mut self) {
-        self.shard.leave(&self.session);
+        if let Some(leave) = self.leave.take() {
+            leave(&self.session);
+        }
     }
 }
 

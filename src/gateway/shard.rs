@@ -14,15 +14,13 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
-use slab::Slab;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
 use super::close::Close;
 use super::directory::{PathEntry, Place};
-use super::frame;
-use super::ring::Ring;
+use super::path::Path;
 use super::session;
 use super::socket::Session;
 use crate::model::gateway::PathKey;
@@ -30,52 +28,15 @@ use crate::telemetry::{self, METRICS};
 
 /// Messages that may wait in the mailbox. One holds at most the batches of one group of events.
 pub(super) const MAILBOX: usize = 32;
-/// Sessions that are written to before other tasks of the worker have their turn.
-const CHUNK: usize = 256;
-/// Bytes that are appended to a ring before its sessions are written to: a client that keeps up is
-/// offered everything before the ring may drop it, and one whose socket was full takes about as much in
-/// one turn as a round brings.
-const ROUND_BYTES: usize = frame::SEGMENT_BYTES;
-/// Pacing: how often it looks, and how long it lasts at most for one round.
-const PACE_STEP: Duration = Duration::from_millis(2);
-const LONGEST_PACE: Duration = Duration::from_millis(250);
-/// Bytes a second that the sessions of a path must take together to be waited for, measured over this
-/// time; if they do not, they are not waited for again for so long.
-const PACE_RATE: f64 = 32.0 * 1024.0 * 1024.0;
-const PACE_WINDOW: Duration = Duration::from_millis(20);
-const PACE_PAUSE: Duration = Duration::from_secs(1);
 /// How often the worker's clock moves.
 const TICK: Duration = Duration::from_secs(1);
 /// Closings of a drain come in steps of this length.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 
-/// How far the sessions of a path are behind.
-#[derive(Debug, Default)]
-struct Lag {
-    sessions: usize,
-    /// Sessions that are behind by more than a quarter of what they may be.
-    lagging: usize,
-    /// Bytes that all together have not been sent.
-    unsent: u64,
-}
-
-/// One path on one worker.
-pub(super) struct PathLog {
-    pub(super) entry: Arc<PathEntry>,
-    pub(super) ring: RefCell<Ring>,
-    sessions: RefCell<Slab<Rc<Session>>>,
-    /// Seconds since the worker started, moved by the tick: cheap to read.
-    pub(super) clock: Rc<Cell<u32>>,
-    /// When frames were appended last.
-    pub(super) last_append: Cell<u32>,
-    /// The sessions were slow themselves when it was last looked at.
-    no_pace_before: Cell<Instant>,
-}
-
 /// The paths and sessions of one worker.
 pub(super) struct Shard {
     worker: usize,
-    paths: RefCell<HashMap<PathKey, Rc<PathLog>>>,
+    paths: RefCell<HashMap<PathKey, Rc<Path>>>,
     started: Instant,
     clock: Rc<Cell<u32>>,
     stopping: Cell<bool>,
@@ -109,163 +70,44 @@ impl Shard {
         answer: Bytes,
         early: BytesMut,
     ) {
-        let log = self.path(entry);
+        let path = self.path(entry);
         entry.enter(self.worker);
         METRICS.websocket_connections.inc();
-        let session = Rc::new(Session::new(io, Rc::clone(&log), place, id, answer));
-        session.slot.set(log.sessions.borrow_mut().insert(Rc::clone(&session)));
-        actix_rt::spawn(session::run(Rc::clone(self), session, early));
+        let session = Rc::new(Session::new(io, Rc::clone(&path.feed), place, id, answer));
+        let key = path.insert(Rc::clone(&session));
+        let shard = Rc::clone(self);
+        let leave = move |session: &Session| shard.leave(&path, key, session);
+        actix_rt::spawn(session::run(session, early, leave));
     }
 
     /// Forgets a session that has ended.
-    pub(super) fn leave(&self, session: &Session) {
-        let log = &session.log;
-        log.sessions.borrow_mut().try_remove(session.slot.get());
-        log.entry.leave(self.worker);
+    fn leave(&self, path: &Path, key: usize, session: &Session) {
+        path.remove(key);
+        path.entry.leave(self.worker);
         METRICS.websocket_connections.dec();
         telemetry::count(&METRICS.websocket_closed, session.ended_as());
-        tracing::debug!(connection = %session.id, path = %log.entry.key, reason = session.ended_as(), "closed");
-        if log.sessions.borrow().is_empty() {
-            // Nobody reads: the ring and the room for sessions go with the last one.
-            *log.sessions.borrow_mut() = Slab::new();
-            let head = log.ring.borrow().head();
-            log.ring.borrow_mut().trim(head);
-        }
+        tracing::debug!(connection = %session.id, path = %path.entry.key, reason = session.ended_as(), "closed");
     }
 
-    fn path(&self, entry: &Arc<PathEntry>) -> Rc<PathLog> {
+    fn path(&self, entry: &Arc<PathEntry>) -> Rc<Path> {
         let mut paths = self.paths.borrow_mut();
-        let log = paths.entry(entry.key.clone()).or_insert_with(|| {
-            Rc::new(PathLog {
-                entry: Arc::clone(entry),
-                ring: RefCell::new(Ring::new(entry.backlog_bytes)),
-                sessions: RefCell::default(),
-                clock: Rc::clone(&self.clock),
-                last_append: Cell::new(self.clock.get()),
-                no_pace_before: Cell::new(self.started),
-            })
-        });
-        Rc::clone(log)
+        let path = paths.entry(entry.key.clone()).or_insert_with(|| Rc::new(Path::new(entry, &self.clock)));
+        Rc::clone(path)
     }
 
-    fn logs(&self) -> Vec<Rc<PathLog>> {
+    fn all_paths(&self) -> Vec<Rc<Path>> {
         self.paths.borrow().values().cloned().collect()
     }
 
     fn sessions(&self) -> usize {
-        self.paths.borrow().values().map(|log| log.sessions.borrow().len()).sum()
-    }
-
-    /// Appends frames to a path and writes them to every session that keeps up, a round at a time.
-    async fn write(&self, log: &PathLog, segments: Vec<Bytes>) {
-        log.last_append.set(self.clock.get());
-        let mut segments = frame::join(segments).into_iter().peekable();
-        while segments.peek().is_some() {
-            let mut round = 0;
-            while let Some(segment) = segments.next_if(|next| round == 0 || round + next.len() <= ROUND_BYTES)
-            {
-                round += segment.len();
-                log.ring.borrow_mut().append(segment);
-            }
-            log.offer().await;
-            log.pace().await;
-            if segments.peek().is_some() {
-                tokio::task::yield_now().await;
-            }
-        }
+        self.paths.borrow().values().map(|path| path.len()).sum()
     }
 
     fn tick(&self) {
         self.clock.set(self.started.elapsed().as_secs() as u32);
-        for log in self.logs() {
-            log.each(|session| session.tick(self.clock.get()));
-            let lowest = log.lowest_cursor();
-            log.ring.borrow_mut().trim(lowest);
+        for path in self.all_paths() {
+            path.tick(self.clock.get());
         }
-    }
-}
-
-impl PathLog {
-    /// Calls `visit` for every session. It must not add or remove sessions.
-    fn each(&self, mut visit: impl FnMut(&Session)) {
-        for (_, session) in self.sessions.borrow().iter() {
-            visit(session);
-        }
-    }
-
-    /// The lowest position that a session still reads, or the head.
-    fn lowest_cursor(&self) -> u64 {
-        let head = self.ring.borrow().head();
-        let mut lowest = head;
-        self.each(|session| lowest = lowest.min(session.cursor().unwrap_or(head)));
-        lowest
-    }
-
-    /// Holds the publishers back for a short while when most sessions are behind and yet take a lot: then
-    /// it is not the clients that are slow, but the machine that has more to do than it can. For slow
-    /// clients nobody waits: they take less than [`PACE_RATE`], and that is looked at once a second.
-    async fn pace(&self) {
-        let quarter = self.entry.backlog_bytes / 4;
-        let start = Instant::now();
-        if self.ring.borrow().len() <= quarter || start < self.no_pace_before.get() {
-            return;
-        }
-        let mut window = (start, self.lag(quarter).unsent);
-        loop {
-            let lag = self.lag(quarter);
-            let now = Instant::now();
-            if lag.lagging * 2 <= lag.sessions || now - start >= LONGEST_PACE {
-                return;
-            }
-            let time = now - window.0;
-            if time >= PACE_WINDOW {
-                let rate = window.1.saturating_sub(lag.unsent) as f64 / time.as_secs_f64();
-                if rate < PACE_RATE {
-                    self.no_pace_before.set(now + PACE_PAUSE);
-                    return;
-                }
-                window = (now, lag.unsent);
-            }
-            tokio::time::sleep(PACE_STEP).await;
-        }
-    }
-
-    fn lag(&self, limit: usize) -> Lag {
-        let head = self.ring.borrow().head();
-        let mut lag = Lag::default();
-        self.each(|session| {
-            let unsent = head - session.cursor().unwrap_or(head);
-            lag.sessions += 1;
-            lag.lagging += usize::from(unsent > limit as u64);
-            lag.unsent += unsent;
-        });
-        lag
-    }
-
-    async fn offer(&self) {
-        let floor = self.ring.borrow().floor();
-        let mut slot = 0;
-        loop {
-            {
-                let sessions = self.sessions.borrow();
-                let mut offered = 0;
-                // Keys of a slab stay what they are while other tasks add and remove sessions.
-                while slot < sessions.capacity() && offered < CHUNK {
-                    if let Some(session) = sessions.get(slot) {
-                        session.offer(floor);
-                        offered += 1;
-                    }
-                    slot += 1;
-                }
-                if slot >= sessions.capacity() {
-                    break;
-                }
-            }
-            // The worker looks at its sockets and timers in between.
-            tokio::task::yield_now().await;
-        }
-        let lowest = self.lowest_cursor();
-        self.ring.borrow_mut().trim(lowest.max(floor));
     }
 }
 
@@ -273,7 +115,7 @@ impl PathLog {
 pub(super) struct ShardActor {
     shard: Rc<Shard>,
     /// Frames that came since the last write, by path, in order.
-    pending: Vec<(Rc<PathLog>, Vec<Bytes>)>,
+    pending: Vec<(Rc<Path>, Vec<Bytes>)>,
     /// Messages that `pending` is made of: at most twice the mailbox.
     delivers: usize,
 }
@@ -312,13 +154,11 @@ impl ShardActor {
         if pending.is_empty() {
             return;
         }
-        let shard = Rc::clone(&self.shard);
         let write = async move {
-            for (log, segments) in pending {
-                let write =
-                    futures_util::FutureExt::catch_unwind(AssertUnwindSafe(shard.write(&log, segments)));
+            for (path, segments) in pending {
+                let write = futures_util::FutureExt::catch_unwind(AssertUnwindSafe(path.write(segments)));
                 if write.await.is_err() {
-                    tracing::error!(path = %log.entry.key, "a panic while writing was contained; please report it");
+                    tracing::error!(path = %path.entry.key, "a panic while writing was contained; please report it");
                     METRICS.count_panic("ShardActor");
                 }
             }
@@ -341,16 +181,16 @@ impl Handler<Deliver> for ShardActor {
     type Result = ();
 
     fn handle(&mut self, deliver: Deliver, ctx: &mut Self::Context) {
-        // Without a log there was never a session of this path here.
-        let Some(log) = self.shard.paths.borrow().get(&deliver.path).cloned() else { return };
+        // Without it there was never a session of this path here.
+        let Some(path) = self.shard.paths.borrow().get(&deliver.path).cloned() else { return };
         self.delivers += 1;
         if self.pending.is_empty() {
             // Futures run after the mailbox is empty: all that waits there is written together.
             ctx.spawn(actix::fut::ready(()).map(|(), actor: &mut Self, ctx| actor.write_pending(ctx)));
         }
-        match self.pending.iter_mut().find(|(known, _)| Rc::ptr_eq(known, &log)) {
+        match self.pending.iter_mut().find(|(known, _)| Rc::ptr_eq(known, &path)) {
             Some((_, segments)) => segments.extend(deliver.segments),
-            None => self.pending.push((log, deliver.segments)),
+            None => self.pending.push((path, deliver.segments)),
         }
         if self.delivers >= 2 * MAILBOX {
             // Gateways refill the mailbox as fast as it is emptied: what is here goes first.
@@ -380,11 +220,7 @@ async fn run_clock(shard: Weak<Shard>) {
 }
 
 async fn close_all(shard: &Shard, close: CloseAll) {
-    let sessions: Vec<Rc<Session>> = shard
-        .logs()
-        .iter()
-        .flat_map(|log| log.sessions.borrow().iter().map(|(_, s)| Rc::clone(s)).collect::<Vec<_>>())
-        .collect();
+    let sessions: Vec<Rc<Session>> = shard.all_paths().iter().flat_map(|path| path.sessions()).collect();
     let steps = (close.spread.as_millis() / DRAIN_STEP.as_millis()).max(1) as usize;
     let seconds = close.patience.as_secs() as u32 + 1;
     for group in sessions.chunks(sessions.len().div_ceil(steps).max(1)) {
@@ -407,6 +243,7 @@ mod tests {
 
     use super::*;
     use crate::gateway::directory::Directory;
+    use crate::gateway::frame;
     use crate::model::gateway::{Gateway, GatewayPath};
 
     /// A shard on this thread, where the test stops the clock, and one session with its client's socket.

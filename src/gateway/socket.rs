@@ -19,9 +19,9 @@ use uuid::Uuid;
 
 use super::close::Close;
 use super::directory::Place;
+use super::feed::Feed;
 use super::frame;
 use super::ring::Ring;
-use super::shard::PathLog;
 use super::vitals::{Finding, Vitals};
 
 /// Control frames that may wait while a client does not read, in bytes. It holds pongs and the close.
@@ -71,9 +71,7 @@ pub(super) enum Flow {
 pub(super) struct Session {
     /// Shown to the client as `X-Yc-Apigateway-Websocket-Connection-Id`.
     pub(super) id: Uuid,
-    pub(super) log: Rc<PathLog>,
-    /// Key in the path's slab of sessions.
-    pub(super) slot: Cell<usize>,
+    feed: Rc<Feed>,
     io: TcpStream,
     /// Position in the path's ring.
     cursor: Cell<u64>,
@@ -102,17 +100,16 @@ pub(super) struct Session {
 
 impl Session {
     /// Takes over a socket. `answer` is the 101 response: it goes out first.
-    pub(super) fn new(io: TcpStream, log: Rc<PathLog>, place: Place, id: Uuid, answer: Bytes) -> Self {
+    pub(super) fn new(io: TcpStream, feed: Rc<Feed>, place: Place, id: Uuid, answer: Bytes) -> Self {
         // Both options only tune; a platform without them works as well.
         let _ = io.set_nodelay(true);
         #[cfg(target_os = "linux")]
         let _ = SockRef::from(&io).set_tcp_notsent_lowat(NOTSENT_LOWAT);
-        let now = log.clock.get();
-        let head = log.ring.borrow().head();
+        let now = feed.clock.get();
+        let head = feed.ring.borrow().head();
         Self {
             id,
             cursor: Cell::new(head),
-            slot: Cell::new(0),
             io,
             detached: Cell::new(false),
             control_len: Cell::new(answer.len()),
@@ -130,7 +127,7 @@ impl Session {
             waker: RefCell::new(None),
             ended_as: Cell::new("connection_lost"),
             _place: place,
-            log,
+            feed,
         }
     }
 
@@ -183,7 +180,7 @@ impl Session {
         let vitals = Vitals {
             opened: self.opened,
             last_input: self.last_input.get(),
-            last_activity: self.last_activity.get().max(self.log.last_append.get()),
+            last_activity: self.last_activity.get().max(self.feed.last_append.get()),
             pinged: self.pinged.get(),
         };
         match (vitals.check(now), self.phase.get()) {
@@ -205,7 +202,7 @@ impl Session {
         if self.phase.get() == Phase::Open {
             self.ended_as.set(close.name());
             self.phase.set(Phase::Draining(close));
-            self.deadline.set(self.log.clock.get() + seconds);
+            self.deadline.set(self.feed.clock.get() + seconds);
             self.wake();
         }
     }
@@ -221,7 +218,7 @@ impl Session {
         self.phase.set(if close.is_violation() { Phase::Discarding } else { Phase::CloseSent });
         let seconds = if close == Close::TooSlow { SLOW_CLOSE_SECONDS } else { CLOSE_SECONDS };
         // The deadline is set once: a peer cannot move it by sending more.
-        self.deadline.set(self.log.clock.get() + seconds + 1);
+        self.deadline.set(self.feed.clock.get() + seconds + 1);
         self.push_control(frame::close(close));
         self.wake();
     }
@@ -231,7 +228,7 @@ impl Session {
         let phase = self.phase.replace(Phase::PeerClosed);
         if matches!(phase, Phase::Open | Phase::Draining(_)) {
             self.ended_as.set("client");
-            self.deadline.set(self.log.clock.get() + CLOSE_SECONDS + 1);
+            self.deadline.set(self.feed.clock.get() + CLOSE_SECONDS + 1);
             return true;
         }
         false
@@ -239,7 +236,7 @@ impl Session {
 
     /// A message or a ping came: the connection is in use.
     pub(super) fn touch(&self) {
-        self.last_activity.set(self.log.clock.get());
+        self.last_activity.set(self.feed.clock.get());
     }
 
     /// Why the input was refused, once.
@@ -281,7 +278,7 @@ impl Session {
                     // The kernel has room again, so the peer has taken bytes: it lives.
                     Poll::Ready(Ok(())) => {
                         self.blocked.set(false);
-                        self.last_input.set(self.log.clock.get());
+                        self.last_input.set(self.feed.clock.get());
                     }
                     Poll::Ready(Err(_)) => self.end(self.ended_as.get(), false),
                     Poll::Pending => return self.park(cx),
@@ -312,7 +309,7 @@ impl Session {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(read) => {
-                    self.last_input.set(self.log.clock.get());
+                    self.last_input.set(self.feed.clock.get());
                     self.pinged.set(false);
                     if let Some(bytes) = bytes {
                         bytes.extend_from_slice(&scratch[..read]);
@@ -351,7 +348,7 @@ impl Session {
 
     /// The ring drops what this session has not read: it finishes the frame it is in and is closed.
     fn detach(&self) {
-        let ring = self.log.ring.borrow();
+        let ring = self.feed.ring.borrow();
         let cursor = self.cursor.get();
         if !self.mid_control.get() && !ring.is_boundary(cursor) {
             self.control.borrow_mut().push_front(ring.rest_of_segment(cursor));
@@ -362,7 +359,7 @@ impl Session {
     }
 
     fn flush(&self) -> Flow {
-        let ring = self.log.ring.borrow();
+        let ring = self.feed.ring.borrow();
         loop {
             let cursor = self.cursor.get();
             let sent = if self.mid_control.get() || self.control_is_due(&ring, cursor) {
@@ -372,7 +369,7 @@ impl Session {
                 match self.phase.get() {
                     Phase::Draining(close) if all_sent => {
                         self.phase.set(Phase::CloseSent);
-                        let answer_by = self.log.clock.get() + CLOSE_SECONDS + 1;
+                        let answer_by = self.feed.clock.get() + CLOSE_SECONDS + 1;
                         self.deadline.set(self.deadline.get().min(answer_by));
                         self.push_control(frame::close(close));
                         continue;
