@@ -46,16 +46,26 @@ pub enum Origin<'a> {
 /// Bytes of an IoT event besides ids, topic and payload; only sizes buffers.
 const FIXED: usize = 224;
 
-/// Makes events, many in one allocation: the events of a group share one buffer.
+/// Largest buffer that events share, but for one event that is larger alone.
+const MAX_CHUNK: usize = 64 * 1024;
+
+/// Makes events, many in one allocation: the events of a group share buffers that double in size.
 #[derive(Debug, Default)]
 pub struct Encoder {
     buffer: BytesMut,
+    /// Size of the last buffer of this group.
+    chunk: usize,
 }
 
 impl Encoder {
     /// An encoder with an empty buffer.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Ends a group: what is left of its buffer is given back, so that an idle connection holds none.
+    pub fn end_group(&mut self) {
+        *self = Self::default();
     }
 
     /// Encodes one MQTT message as an event that enters now.
@@ -73,8 +83,12 @@ impl Encoder {
         payload: &[u8],
     ) -> Event {
         let encoded_payload = payload.len().div_ceil(3) * 4;
+        let needed = FIXED + 2 * topic.len() + encoded_payload;
         let out = &mut self.buffer;
-        out.reserve(FIXED + 2 * topic.len() + encoded_payload);
+        if out.capacity() < needed {
+            self.chunk = (2 * self.chunk).min(MAX_CHUNK).max(needed);
+            out.reserve(self.chunk);
+        }
         out.put_slice(br#"{"event_metadata":{"event_id":""#);
         out.put_slice(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
         out.put_slice(br#"","event_type":""#);
@@ -165,6 +179,18 @@ mod tests {
                 r#""details":{"broker_id":"plant","mqtt_topic":"hall/\"a\"\\\u0001/ü","payload":""}}"#
             )
         );
+    }
+
+    #[test]
+    fn a_group_needs_few_allocations_and_an_idle_encoder_none() {
+        let mut encoder = Encoder::new();
+        let mut event = || encoder.iot_message(Origin::Broker { broker_id: "b" }, "t", &[0; 128]).json;
+        let events: Vec<_> = (0..64).map(|_| event()).collect();
+        let ends_where_next_begins = |pair: &[Bytes]| pair[0].as_ptr_range().end == pair[1].as_ptr();
+        let shared = events.windows(2).filter(|pair| ends_where_next_begins(pair)).count();
+        assert!(shared >= 55, "{shared}");
+        encoder.end_group();
+        assert_eq!(encoder.buffer.capacity(), 0);
     }
 
     #[test]

@@ -286,6 +286,7 @@ impl Intake {
     pub(crate) fn hand_over(&mut self) {
         let groups = self.staged.iter().map(|staged| staged.groups.len()).sum();
         if groups > 0 {
+            self.encoder.end_group();
             METRICS.events_received.inc_by(std::mem::take(&mut self.events));
             let sections = self.sections.iter_mut().rev().take(self.fresh);
             let mut held = sections.filter(|section| matches!(section.hold, Hold::ThisRead)).peekable();

@@ -79,6 +79,7 @@ impl Intake {
     /// The group so far; a new one begins. None if nothing was added.
     pub(super) fn take(&mut self) -> Option<Group> {
         let group = std::mem::take(&mut self.group);
+        self.encoder.end_group();
         (!group.events.is_empty() || !group.messages.is_empty()).then_some(group)
     }
 }
