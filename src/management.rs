@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use actix_rt::task::JoinHandle;
 use actix_web::dev::ServerHandle;
 use actix_web::http::header::ContentType;
 use actix_web::{App, HttpResponse, HttpServer, web};
@@ -15,14 +16,16 @@ use crate::source::Condition;
 use crate::source::readiness::Readiness;
 use crate::telemetry::METRICS;
 
-/// Starts the port on an already bound socket, inside an actix system.
-pub fn start(socket: TcpListener, readiness: Arc<Readiness>) -> io::Result<ServerHandle> {
+/// Starts the port on an already bound socket, inside an actix system. The task ends when the server does.
+pub fn start(socket: TcpListener, readiness: Arc<Readiness>) -> io::Result<(ServerHandle, JoinHandle<()>)> {
     let readiness = web::Data::from(readiness);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(readiness.clone())
             .route("/healthz", web::get().to(healthz))
+            .route("/healthz", web::head().to(healthz))
             .route("/readyz", web::get().to(readyz))
+            .route("/readyz", web::head().to(readyz))
             .route("/metrics", web::get().to(metrics))
             .default_service(web::to(not_found))
     })
@@ -31,8 +34,12 @@ pub fn start(socket: TcpListener, readiness: Arc<Readiness>) -> io::Result<Serve
     .listen(socket)?
     .run();
     let handle = server.handle();
-    actix_rt::spawn(server);
-    Ok(handle)
+    let task = actix_rt::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the management server ended");
+        }
+    });
+    Ok((handle, task))
 }
 
 /// The process lives.

@@ -1,6 +1,6 @@
 //! Starts everything in order, and stops it in the opposite one. Called by `main`.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -11,11 +11,15 @@ use crate::engine::chain::Ground;
 use crate::engine::{StopAll, SupervisorActor};
 use crate::gateway::{Directory, Listener};
 use crate::management;
+use crate::model::trigger::Action;
 use crate::mqtt;
 use crate::source::readiness::Readiness;
 
 /// Most threads for SourceActors, BatchActors and GatewayActors.
 const MAX_ARBITERS: usize = 4;
+
+/// A limit of open files below this is worth a word.
+const FEW_FILES: u64 = 4096;
 
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +42,12 @@ pub enum ServeError {
     /// A trigger cannot run.
     #[error("failed to {0}")]
     Chain(#[from] crate::engine::chain::ChainError),
+    /// A server has ended by itself, as for want of file descriptors.
+    #[error("the server of the {service} port ended by itself; the log says why")]
+    Ended {
+        /// `gateway` or `management`.
+        service: &'static str,
+    },
     /// A thread or a signal handler is not to be had.
     #[error("failed to start: {0}")]
     System(#[from] std::io::Error),
@@ -46,8 +56,12 @@ pub enum ServeError {
 /// Serves until SIGTERM or SIGINT, then stops in order. Returns when everything has ended.
 pub fn run(settings: Settings) -> Result<(), ServeError> {
     // Every connection needs a file descriptor; the default soft limit is often 1024.
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::debug!(%error, "failed to raise the limit of open files");
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) if limit < FEW_FILES => {
+            tracing::warn!(limit, "few files may be open at once, so few connections; see 'ulimit -n'");
+        }
+        Ok(_) => {}
+        Err(error) => tracing::debug!(%error, "failed to raise the limit of open files"),
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -74,18 +88,18 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     let directory = Arc::new(Directory::new(&resources.gateways, settings.gateway.max_connections));
     let workers = settings.gateway.workers.unwrap_or(cores);
     let listener = Listener::start(gateway_socket, workers, Arc::clone(&directory))?;
-    let management = management::start(management_socket, Arc::clone(&readiness))?;
+    let (management, management_task) = management::start(management_socket, Arc::clone(&readiness))?;
     let mqtt = match (mqtt_socket, &settings.mqtt) {
         (Some(socket), Some(mqtt)) => {
             let limits = mqtt::Limits { max_connections: mqtt.max_connections, ..mqtt::Limits::default() };
-            Some(Arc::new(mqtt::Server::start(socket, resources, limits)?))
+            Some(Arc::new(mqtt::Server::prepare(socket, resources, limits)?))
         }
         _ => None,
     };
 
     let arbiters: Vec<Arbiter> = (0..cores.min(MAX_ARBITERS)).map(|_| Arbiter::new()).collect();
     let ground = Ground {
-        mqtt,
+        mqtt: mqtt.clone(),
         runtime,
         node: "triggercast".to_owned(),
         readiness: Arc::clone(&readiness),
@@ -93,6 +107,10 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     };
     let supervisor = SupervisorActor::new(ground, resources, directory, listener.workers())?;
     let sources = supervisor.sources();
+    // Only now that every source has its link, or what devices repeat after a restart would be lost.
+    if let Some(mqtt) = &mqtt {
+        mqtt.open();
+    }
     let supervisor = supervisor.start();
 
     for waiting in &settings.container_registry_triggers {
@@ -102,7 +120,12 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     tracing::info!(triggers = resources.triggers.len(), sources, "ready");
     show_the_way(&settings, gateway_address);
 
-    wait_for_signal().await?;
+    // A port that has died must end the process, or nobody starts it again.
+    let fault = tokio::select! {
+        signal = wait_for_signal() => signal.map(|()| None)?,
+        () = listener.ended() => Some("gateway"),
+        _ = management_task => Some("management"),
+    };
     tracing::info!("stopping");
     readiness.set_serving(false);
     let stop = async {
@@ -124,7 +147,7 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
             tracing::warn!("stopped at once by a second signal");
         }
     }
-    Ok(())
+    fault.map_or(Ok(()), |service| Err(ServeError::Ended { service }))
 }
 
 fn bind(service: &'static str, key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
@@ -143,22 +166,30 @@ fn bind(service: &'static str, key: &'static str, address: SocketAddr) -> Result
     Ok(socket)
 }
 
-/// One line to copy that shows the server at work.
+/// One line to copy that shows the server at work: how it was started, the path of the first trigger.
 fn show_the_way(settings: &Settings, gateway: SocketAddr) {
-    let path = settings.resources.gateways.iter().find_map(|g| Some((g, g.paths.first()?)));
-    if let (Some((gateway_entry, path)), Some(_)) = (path, &settings.mqtt) {
-        tracing::info!(
-            "see it work, in two more terminals:  triggercast listen ws://{gateway}/{}{}   and   triggercast simulate",
-            gateway_entry.id,
-            path.path
-        );
-    }
+    let Some(trigger) = settings.resources.triggers.first() else { return };
+    let Some(Action::GatewayWebsocketBroadcast { target, .. }) = trigger.actions.first() else { return };
+    let host = match gateway.ip() {
+        ip if ip.is_unspecified() => SocketAddr::new(Ipv4Addr::LOCALHOST.into(), gateway.port()),
+        _ => gateway,
+    };
+    let mut words = std::env::args();
+    let program = words.next().unwrap_or_else(|| "triggercast".to_owned());
+    let config = words.skip_while(|word| word != "--config").nth(1);
+    let config = config.map(|file| format!(" --config {file}")).unwrap_or_default();
+    tracing::info!(
+        "see it work, in two more terminals:  {program} listen ws://{host}{target}   and   {program} simulate{config}"
+    );
 }
 
 async fn wait_for_signal() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Closing the terminal ends the server as Ctrl-C does.
+    let mut hangup = signal(SignalKind::hangup())?;
     tokio::select! {
+        _ = hangup.recv() => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }

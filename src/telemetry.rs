@@ -86,7 +86,7 @@ impl Metrics {
         r.register("source_dropped", "QoS 0 messages of external brokers dropped", m.source_dropped.clone());
         r.register(
             "source_disconnects",
-            "Connections to external brokers lost",
+            "Connections to external brokers lost or not made",
             m.source_disconnects.clone(),
         );
         r.register("batches", "Batches closed", m.batches.clone());
@@ -146,16 +146,23 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging to stderr. `RUST_LOG` overrides the level (default `info`). A second call does nothing.
+/// Starts logging to stderr. `RUST_LOG` (directives of tracing-subscriber) adds to the default, `info`. A
+/// second call does nothing.
 pub fn start_logging(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,actix_server=warn,rumqttc=error"));
+    const DEFAULT: &str = "info,actix_server=warn,rumqttc=error";
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("{DEFAULT},{wanted}"));
+    let fault = filter.as_ref().err().map(ToString::to_string);
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(DEFAULT));
     let builder =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let _ = match format {
         LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
+    if let Some(fault) = fault {
+        tracing::warn!(RUST_LOG = wanted, fault, "RUST_LOG is not understood and left out");
+    }
 }
 
 #[cfg(test)]

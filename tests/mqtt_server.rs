@@ -4,6 +4,9 @@
 //! by a PINGREQ whose answer is the next packet.
 
 #[cfg(test)]
+#[path = "mqtt_server/bounds.rs"]
+mod bounds;
+#[cfg(test)]
 #[path = "mqtt_server/clients.rs"]
 mod clients;
 #[cfg(test)]

@@ -89,7 +89,7 @@ struct Login {
 /// Runs the devices to the end.
 pub(super) fn run(args: &Args, config: &Path) -> Result<(), Failure> {
     let settings = config::load(config)?;
-    let logins = logins(&settings, &args.devices)?;
+    let logins = logins(&settings, &args.devices, args.url.is_some())?;
     let (host, port) = address(args.url.as_deref(), &settings)?;
     let devices = logins.len();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -149,10 +149,20 @@ fn progress(run: &Run, rate: std::fmt::Arguments<'_>) {
 }
 
 /// The devices that take part: those asked for, or all whose password is known.
-fn logins(settings: &Settings, wanted: &[String]) -> Result<Vec<Login>, Failure> {
-    let devices: Vec<_> =
-        settings.resources.device_registries.iter().flat_map(|registry| &registry.devices).collect();
+/// The devices to be. Those of a registry on an external broker are known there, not to the server: they are
+/// meant only with `elsewhere`, which is `--url`.
+fn logins(settings: &Settings, wanted: &[String], elsewhere: bool) -> Result<Vec<Login>, Failure> {
+    let registries = &settings.resources.device_registries;
+    let (here, there): (Vec<_>, Vec<_>) =
+        registries.iter().partition(|registry| elsewhere || registry.external.is_none());
+    let devices: Vec<_> = here.iter().flat_map(|registry| &registry.devices).collect();
     for id in wanted {
+        if there.iter().flat_map(|registry| &registry.devices).any(|device| *device.id == **id) {
+            let message = format!(
+                "--devices: \"{id}\" is of a registry on an external broker; give that one with --url"
+            );
+            return Err(Failure::Input(message));
+        }
         match devices.iter().find(|device| *device.id == **id) {
             Some(device) if matches!(device.password, Some(Password::Plain(_))) => {}
             Some(_) => {

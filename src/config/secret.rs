@@ -53,7 +53,8 @@ fn inline_secret(value: &Value<'_>, reading: &mut Reading) -> Option<Secret> {
 fn secret_of_file(value: &Value<'_>, reading: &mut Reading) -> Option<Secret> {
     let name = value.str(reading)?;
     let path = reading.folder.join(name);
-    let shown = path.display();
+    // As it is written: what a variable holds is not shown, it may be the secret itself.
+    let shown = value.shown();
     let text = match read_small(&path) {
         Ok(text) => text,
         Err(error) => {

@@ -97,8 +97,8 @@ impl Chain {
     }
 
     /// What the chain was started from.
-    pub fn into_plan(self) -> ChainPlan {
-        self.plan
+    pub fn plan(&self) -> &ChainPlan {
+        &self.plan
     }
 
     /// Ends what still lives of it: the source takes nothing new, open batches go out.
@@ -125,9 +125,9 @@ fn open(ground: &Ground, plan: &ChainPlan) -> Result<Box<dyn Source>, ChainError
             let server = ground.mqtt.as_ref().ok_or(ChainError::NoServer)?;
             Box::new(EmbeddedSource::new(server.link(&plan.source, SOURCE_QUEUE)?))
         }
-        Place::External { broker, aliases } => {
+        Place::External { broker, aliases, devices } => {
             let spec = source_mqtt::MqttSourceSpec::new(&plan.source, broker, aliases, &ground.node);
-            Box::new(MqttSource::start(spec, &ground.runtime))
+            Box::new(MqttSource::start(spec.of_devices(devices), &ground.runtime))
         }
     })
 }

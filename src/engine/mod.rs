@@ -106,12 +106,10 @@ impl SupervisorActor {
         let keeps = |chain: &Chain| chain.is_alive() && !dead.iter().any(|gateway| chain.targets(gateway));
         let (alive, ended): (Vec<_>, Vec<_>) = std::mem::take(&mut self.chains).into_iter().partition(keeps);
         self.chains = alive;
-        for chain in ended {
-            chain.abandon();
-            let plan = chain.into_plan();
-            tracing::error!(source = %plan.source, "an actor of this source has ended; the source starts again");
+        for chain in &ended {
+            tracing::error!(source = %chain.plan().source, "an actor of this source has ended; the source starts again");
             METRICS.count_restart("SourceActor");
-            self.waiting.push(plan);
+            self.waiting.push(chain.plan().clone());
         }
         for (number, plan) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
             match self.start_chain(number, plan.clone()) {
@@ -122,6 +120,8 @@ impl SupervisorActor {
                 }
             }
         }
+        // After the new ones are there, so that there is no moment in which nobody wants the events.
+        ended.iter().for_each(Chain::abandon);
     }
 }
 

@@ -30,6 +30,8 @@ pub enum Place {
         broker: ExternalBroker,
         /// Other names of device topics, to be told back to standard topics.
         aliases: Vec<Alias>,
+        /// The devices whose topics are read.
+        devices: Vec<Id>,
     },
 }
 
@@ -63,18 +65,22 @@ pub fn plan(resources: &Resources) -> Vec<ChainPlan> {
 }
 
 fn place(resources: &Resources, source: &TriggerSource) -> Place {
-    let (external, aliases) = match source {
+    let (external, devices) = match source {
         TriggerSource::IotMessage { registry_id, .. } => {
             let registry = resources.device_registries.iter().find(|registry| registry.id == *registry_id);
-            let aliases = registry.iter().flat_map(|r| &r.devices).flat_map(|device| device.aliases.clone());
-            (registry.and_then(|registry| registry.external.clone()), aliases.collect())
+            let devices = registry.map(|registry| registry.devices.as_slice()).unwrap_or_default();
+            (registry.and_then(|registry| registry.external.clone()), devices)
         }
         TriggerSource::IotBrokerMessage { broker_id, .. } => {
             let broker = resources.brokers.iter().find(|broker| broker.id == *broker_id);
-            (broker.and_then(|broker| broker.external.clone()), Vec::new())
+            (broker.and_then(|broker| broker.external.clone()), Default::default())
         }
     };
-    external.map_or(Place::Embedded, |broker| Place::External { broker, aliases })
+    external.map_or(Place::Embedded, |broker| Place::External {
+        broker,
+        aliases: devices.iter().flat_map(|device| device.aliases.clone()).collect(),
+        devices: devices.iter().map(|device| device.id.clone()).collect(),
+    })
 }
 
 #[cfg(test)]
@@ -147,6 +153,6 @@ mod tests {
             ]
         );
         assert_eq!(chains[0].place, Place::Embedded);
-        assert_eq!(chains[2].place, Place::External { broker: external, aliases: vec![] });
+        assert_eq!(chains[2].place, Place::External { broker: external, aliases: vec![], devices: vec![] });
     }
 }

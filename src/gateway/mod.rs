@@ -35,6 +35,7 @@ use actix_server::ServerHandle;
 use actix_service::fn_service;
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tokio::sync::watch;
 
 pub use self::directory::{Directory, MAX_WORKERS};
 use self::shard::{CloseAll, Deliver, Shard, ShardActor};
@@ -150,6 +151,7 @@ impl Workers {
 pub struct Listener {
     workers: Arc<Workers>,
     server: ServerHandle,
+    ended: watch::Receiver<()>,
 }
 
 impl Listener {
@@ -183,8 +185,20 @@ impl Listener {
             })?
             .run();
         let handle = server.handle();
-        actix_rt::spawn(server);
-        Ok(Self { workers: shards, server: handle })
+        let (alive, ended) = watch::channel(());
+        actix_rt::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the gateway's server ended");
+            }
+            drop(alive);
+        });
+        Ok(Self { workers: shards, server: handle, ended })
+    }
+
+    /// Waits until the server has ended, by [`Self::stop`] or a fault.
+    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
+        let mut ended = self.ended.clone();
+        async move { while ended.changed().await.is_ok() {} }
     }
 
     /// The workers, for GatewayActors to send to.

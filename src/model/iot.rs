@@ -81,6 +81,11 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
+/// Whether what follows the id in a standard topic is `events`, `state`, `commands` or `config`, or below it.
+pub fn is_standard(rest: &str) -> bool {
+    matches!(rest.split('/').next(), Some("events" | "state" | "commands" | "config"))
+}
+
 /// Splits `$devices/{id}/{rest}` into the id and the rest; `None` for any other topic.
 pub fn device_of_topic(topic: &str) -> Option<(&str, &str)> {
     topic.strip_prefix("$devices/")?.split_once('/')
@@ -109,5 +114,6 @@ mod tests {
         assert_eq!(device_of_topic("$devices/a/events/x"), Some(("a", "events/x")));
         assert_eq!(device_of_topic("$devices/a"), None);
         assert_eq!(registry_of_topic("$registries/r/commands"), Some(("r", "commands")));
+        assert!(is_standard("events") && is_standard("state/x") && !is_standard("json") && !is_standard(""));
     }
 }

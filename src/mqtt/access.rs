@@ -11,6 +11,9 @@ use crate::model::iot::{Alias, DeviceRegistry};
 use crate::model::topic;
 use crate::model::trigger::TriggerSource;
 
+/// Longest topic or filter.
+pub(crate) const MAX_TOPIC: usize = 1024;
+
 /// Who a connection is; a login's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Identity {
@@ -161,6 +164,9 @@ impl Topics {
             return Err(Refusal::Shared);
         }
         topic::check_filter(filter).map_err(|_| Refusal::Invalid)?;
+        if filter.len() > MAX_TOPIC {
+            return Err(Refusal::Invalid);
+        }
         match self {
             Self::Registry(registry) => registry.subscribe(who, filter),
             Self::Broker if filter.starts_with('$') || *who != Identity::Broker => Err(Refusal::Denied),

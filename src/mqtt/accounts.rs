@@ -35,7 +35,7 @@ pub(crate) struct Accounts {
     by_name: HashMap<Id, Arc<Account>>,
     /// Verified in place of a password where the user is unknown, so that the answer takes as long.
     decoy: Option<Password>,
-    verifications: Semaphore,
+    verifications: Arc<Semaphore>,
 }
 
 /// Two resources with one user name.
@@ -72,7 +72,7 @@ impl Accounts {
         }
         let hashed = |account: &&Arc<Account>| matches!(account.password, Some(Password::Argon2(_)));
         let decoy = by_name.values().find(hashed).and_then(|account| account.password.clone());
-        Ok((Self { by_name, decoy, verifications: Semaphore::new(VERIFICATIONS) }, spaces))
+        Ok((Self { by_name, decoy, verifications: Arc::new(Semaphore::new(VERIFICATIONS)) }, spaces))
     }
 
     /// The account of this user, if the password is right.
@@ -87,8 +87,10 @@ impl Accounts {
     }
 
     async fn verify(&self, wanted: String, password: Vec<u8>) -> bool {
-        let Ok(_turn) = self.verifications.acquire().await else { return false };
+        let Ok(turn) = Arc::clone(&self.verifications).acquire_owned().await else { return false };
         let verify = move || {
+            // The turn ends with the work, even if nobody waits for the answer any more.
+            let _turn = turn;
             PasswordHash::new(&wanted)
                 .is_ok_and(|hash| Argon2::default().verify_password(&password, &hash).is_ok())
         };

@@ -61,6 +61,8 @@ pub(crate) struct Connection {
     has_more: bool,
     /// It ends with this as soon as what was read is with the links.
     ending: Option<Close>,
+    /// Since when it ends and waits only for room in the links.
+    ending_since: Option<Instant>,
 }
 
 impl Connection {
@@ -96,6 +98,7 @@ impl Connection {
             last_read: Instant::now(),
             stuck_since: None,
             ending: None,
+            ending_since: None,
             account,
             limits,
         }
@@ -124,7 +127,10 @@ impl Connection {
             }
             self.intake.settle(&mut self.tenure.session, &mut self.out)?;
             self.take_messages()?;
+            let full = self.out.len() >= OUT_FULL;
             self.write()?;
+            // The queue may hold more, and only the first of a queue wakes.
+            let more = full && self.out.is_empty();
             let stopping = self.check_end(&mut phase)?;
             let open = self.ending.is_none() && !stopping;
             let reading = open && !self.intake.is_full() && self.out.len() < OUT_STUFFED;
@@ -140,12 +146,18 @@ impl Connection {
             }
             tokio::select! {
                 readable = self.stream.readable(), if reading => match readable {
-                    Ok(()) => self.read(),
+                    Ok(()) => {
+                        // A socket that is never empty never gives the thread back by itself.
+                        if self.read() {
+                            tokio::task::yield_now().await;
+                        }
+                    }
                     Err(_) => self.ending = Some(Close::Gone),
                 },
                 writable = self.stream.writable(), if !self.out.is_empty() => {
                     writable.map_err(|_| Close::Gone)?;
                 }
+                () = tokio::task::yield_now(), if more => {}
                 () = wake.notified() => {}
                 () = self.intake.make_way() => {}
                 _ = phase.changed() => {}
@@ -155,6 +167,7 @@ impl Connection {
                     timer.as_mut().reset(next.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600)));
                 }
             }
+            tokio::task::coop::consume_budget().await;
             if !reading {
                 // What the client says meanwhile is not heard, so its silence does not count.
                 self.last_read = Instant::now();
@@ -163,24 +176,28 @@ impl Connection {
     }
 
     /// Whether the server stops; an error when there is nothing left to do.
-    fn check_end(&self, phase: &mut watch::Receiver<Phase>) -> Result<bool, Close> {
+    fn check_end(&mut self, phase: &mut watch::Receiver<Phase>) -> Result<bool, Close> {
         let phase = *phase.borrow_and_update();
         if phase == Phase::Closing || (phase == Phase::Draining && self.intake.is_idle()) {
             return Err(Close::Stopping);
         }
         match self.ending {
-            Some(close) if self.intake.is_handed_over() => Err(close),
-            _ => Ok(phase != Phase::Running),
+            Some(close) if self.intake.is_handed_over() => return Err(close),
+            Some(_) => self.ending_since = self.ending_since.or_else(|| Some(Instant::now())),
+            None => {}
         }
+        Ok(phase != Phase::Running)
     }
 
-    fn read(&mut self) {
+    fn read(&mut self) -> bool {
         self.input.reserve(self.read_size);
+        let mut full = false;
         match self.stream.try_read_buf(&mut self.input) {
             Ok(0) => self.ending = Some(Close::Gone),
             Ok(count) => {
                 self.last_read = Instant::now();
-                if count >= self.read_size {
+                full = count >= self.read_size;
+                if full {
                     self.read_size = (self.read_size * 2).min(MAX_READ);
                 }
                 self.decode();
@@ -188,6 +205,7 @@ impl Connection {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => self.ending = Some(Close::Gone),
         }
+        full
     }
 
     /// Takes in the whole packets that have arrived, as far as the engine keeps up.
@@ -256,7 +274,7 @@ impl Connection {
         }
         while self.out.len() < OUT_FULL
             && let Some(front) = queue.front()
-            && (front.qos == 0 || session.outstanding() < self.window)
+            && (front.qos == 0 || session.may_send(self.window, self.limits.max_queued_bytes))
             && let Some(delivery) = queue.pop()
         {
             if delivery.message.is_expired(now) {
@@ -298,13 +316,20 @@ impl Connection {
     fn deadline(&self, reading: bool) -> Option<Instant> {
         let keep_alive = self.keep_alive.filter(|_| reading).map(|time| self.last_read + time);
         let writing = self.stuck_since.map(|since| since + self.limits.write_timeout);
-        [keep_alive, writing].into_iter().flatten().min()
+        let ending = self.ending_since.map(|since| since + self.limits.write_timeout);
+        [keep_alive, writing, ending].into_iter().flatten().min()
     }
 
     fn check_deadlines(&self, reading: bool) -> Result<(), Close> {
         let now = Instant::now();
         if self.stuck_since.is_some_and(|since| since + self.limits.write_timeout <= now) {
             return Err(Close::WriteTimeout);
+        }
+        // A client that has gone must not keep its place while the engine stands still: what waits is refused.
+        if let (Some(since), Some(close)) = (self.ending_since, self.ending)
+            && since + self.limits.write_timeout <= now
+        {
+            return Err(close);
         }
         if reading && self.keep_alive.is_some_and(|time| self.last_read + time <= now) {
             return Err(Close::KeepAlive);

@@ -54,7 +54,11 @@ impl Connection {
     fn subscribe(&mut self, packet: u16, id: Option<NonZeroU32>, subscriptions: Vec<Subscription>) {
         let mut codes = Vec::with_capacity(subscriptions.len());
         let mut kept = Vec::new();
-        for subscription in subscriptions {
+        for (number, subscription) in subscriptions.into_iter().enumerate() {
+            if number >= self.limits.max_subscriptions {
+                codes.push(if self.version == Version::V5 { QUOTA } else { 0x80 });
+                continue;
+            }
             let code = match self.subscribe_one(id, &subscription) {
                 Ok((granted, message)) => {
                     kept.extend(message);

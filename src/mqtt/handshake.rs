@@ -63,7 +63,9 @@ async fn greet(stream: &mut TcpStream, shared: &Shared) -> Result<Greeted, Refus
     let (Some(name), Some(password)) = (&connect.username, &connect.password) else {
         return Err(Refused(Close::Login, answer(5, 0x87)));
     };
-    let Some(account) = shared.accounts.log_in(name, password).await else {
+    // Those who wait for their turn longer than a client waits for its CONNACK have gone.
+    let login = timeout(shared.limits.connect_timeout, shared.accounts.log_in(name, password));
+    let Some(account) = login.await.map_err(|_| Refused(Close::ConnectTimeout, answer(3, 0x88)))? else {
         return Err(Refused(Close::Login, answer(4, 0x86)));
     };
     if let Some(will) = &connect.will {

@@ -5,6 +5,7 @@
 //! publishes (MQTT-4.6.0): a section of the line moves on when its gate is open.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,7 @@ pub(crate) struct Intake {
     /// Events of this read, by link.
     staged: Vec<Staged>,
     events: u64,
+    staged_bytes: usize,
     /// Groups that found their link full, in order.
     waiting: VecDeque<(Arc<LinkQueue>, Arrivals)>,
     room: Option<Room>,
@@ -77,6 +79,8 @@ struct Ack {
     kind: AckKind,
     id: u16,
     code: u8,
+    /// A digest of topic and payload.
+    content: u64,
 }
 
 /// A stretch of the line of acknowledgements.
@@ -117,6 +121,7 @@ impl Intake {
             aliases: Vec::new(),
             staged: Vec::new(),
             events: 0,
+            staged_bytes: 0,
             waiting: VecDeque::new(),
             room: None,
             acks: VecDeque::new(),
@@ -130,8 +135,10 @@ impl Intake {
     /// Whether the connection must not be read on until the engine has taken some of what was read.
     pub(crate) fn is_full(&self) -> bool {
         !self.waiting.is_empty()
+            || self.staged_bytes >= self.limits.max_unacknowledged_bytes
             || self.held_bytes >= self.limits.max_unacknowledged_bytes
-            || (self.version == Version::V3 && self.acks.len() >= usize::from(self.limits.max_unacknowledged))
+            || self.acks.len()
+                >= usize::from(self.limits.max_unacknowledged) + usize::from(self.version == Version::V5)
     }
 
     /// Whether all that was read is with the links.
@@ -153,12 +160,13 @@ impl Intake {
         if publish.qos > 0
             && self.version == Version::V5
             && used >= usize::from(self.limits.max_unacknowledged)
+            && !(publish.qos == 2 && session.has_received(publish.id))
         {
             return Err(Close::ReceiveMaximum);
         }
         let Some(mut route) = self.route(publish)? else { return self.deny(publish) };
         if publish.qos > 0 {
-            match session.receive(publish.qos, publish.id, publish.dup) {
+            match session.receive(publish.qos, publish.id, publish.dup, content(publish)) {
                 Arrival::New => {}
                 Arrival::Duplicate => {
                     self.stage_ack(publish, 0);
@@ -217,6 +225,9 @@ impl Intake {
         }
         let name = std::str::from_utf8(topic).map_err(|_| Close::Malformed)?;
         topic::check_name(name).map_err(|_| Close::TopicName)?;
+        if name.len() > super::access::MAX_TOPIC {
+            return Err(Close::TopicName);
+        }
         let space = &self.account.space;
         let route = space.route(&self.account.identity, self.session_number, name).map(Arc::new);
         if self.routes.len() >= self.limits.max_cached_topics {
@@ -244,6 +255,7 @@ impl Intake {
         let origin = self.account.origin(canonical.device_id.as_deref());
         let event = self.encoder.iot_message(origin, &canonical.topic, payload);
         self.events += 1;
+        self.staged_bytes += event.json.len();
         for link in &route.links {
             let at = match self.staged.iter().position(|staged| Arc::ptr_eq(&staged.link, link)) {
                 Some(at) => at,
@@ -266,7 +278,7 @@ impl Intake {
     fn push_ack(&mut self, publish: &Publish<'_>, code: u8, hold: Hold) {
         let kind = if publish.qos == 1 { AckKind::Puback } else { AckKind::Pubrec };
         self.pubrecs += usize::from(kind == AckKind::Pubrec && code == 0);
-        self.acks.push_back(Ack { kind, id: publish.id, code });
+        self.acks.push_back(Ack { kind, id: publish.id, code, content: content(publish) });
         let bytes = publish.payload.len();
         self.held_bytes += bytes;
         match (self.sections.back_mut(), &hold) {
@@ -304,6 +316,7 @@ impl Intake {
             self.offer();
         }
         self.fresh = 0;
+        self.staged_bytes = 0;
     }
 
     /// Gives waiting groups to the links that have room. A link that is closed refuses them.
@@ -370,7 +383,7 @@ impl Intake {
                 let qos = if ack.kind == AckKind::Puback { 1 } else { 2 };
                 match &section.hold {
                     Hold::Gate(gate) if gate.verdict() != Verdict::Refused => {
-                        session.leave_undecided(qos, ack.id, Arc::clone(gate));
+                        session.leave_undecided(qos, ack.id, ack.content, Arc::clone(gate));
                     }
                     Hold::Nothing => {}
                     Hold::ThisRead | Hold::Gate(_) if qos == 2 => session.unreceive(ack.id),
@@ -381,6 +394,15 @@ impl Intake {
         self.pubrecs = 0;
         self.held_bytes = 0;
     }
+}
+
+/// Tells whether a repeated publish says the same. A topic given by its alias has the digest of an empty one,
+/// then and when it is repeated.
+fn content(publish: &Publish<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    publish.topic.hash(&mut hasher);
+    publish.payload.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Staged {

@@ -12,7 +12,8 @@ use super::space::Space;
 use crate::model::receipt::Arrivals;
 use crate::model::trigger::TriggerSource;
 
-/// The engine's end. Dropping it refuses what it still holds.
+/// The engine's end. Dropping it without [`Link::close`] refuses what it still holds, and what comes for its
+/// source until there is another link for it.
 #[derive(Debug)]
 pub struct Link {
     queue: mpsc::Receiver<Arrivals>,
@@ -60,7 +61,8 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.close();
+        // Not `close`: while nobody reads, publishes for this source are to be refused, not acknowledged.
+        self.queue.close();
     }
 }
 

@@ -32,7 +32,7 @@ mod will;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -57,6 +57,8 @@ const GOING: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Server {
     runtime: Option<Runtime>,
+    /// Until [`Server::open`].
+    listener: Mutex<Option<tokio::net::TcpListener>>,
     shared: Arc<Shared>,
     registries: HashMap<Id, Arc<Space>>,
     brokers: HashMap<Id, Arc<Space>>,
@@ -116,9 +118,29 @@ pub(crate) enum Phase {
 }
 
 impl Server {
-    /// Serves the registries and brokers that have no `external` broker on an already bound listener, on its
-    /// own tokio multi-thread runtime.
+    /// Serves at once: [`Self::prepare`] and [`Self::open`].
     pub fn start(
+        listener: std::net::TcpListener,
+        resources: &Resources,
+        limits: Limits,
+    ) -> Result<Self, StartError> {
+        let server = Self::prepare(listener, resources, limits)?;
+        server.open();
+        Ok(server)
+    }
+
+    /// Lets clients in. What they publish before a link wants it is acknowledged and goes no further, so
+    /// links are made before.
+    pub fn open(&self) {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(listener), Some(runtime)) = (listener, &self.runtime) {
+            runtime.spawn(listener::accept(listener, Arc::clone(&self.shared)));
+        }
+    }
+
+    /// A server for the registries and brokers that have no `external` broker, on an already bound listener
+    /// and its own tokio multi-thread runtime. Clients wait until [`Self::open`].
+    pub fn prepare(
         listener: std::net::TcpListener,
         resources: &Resources,
         limits: Limits,
@@ -152,8 +174,8 @@ impl Server {
             let _inside = runtime.enter();
             tokio::net::TcpListener::from_std(listener)?
         };
-        runtime.spawn(listener::accept(listener, Arc::clone(&shared)));
-        Ok(Self { runtime: Some(runtime), shared, registries, brokers, address })
+        let listener = Mutex::new(Some(listener));
+        Ok(Self { runtime: Some(runtime), listener, shared, registries, brokers, address })
     }
 
     /// Where it listens.

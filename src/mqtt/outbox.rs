@@ -73,8 +73,10 @@ impl Queue {
     fn push(&mut self, delivery: Delivery) -> Pushed {
         let cost = delivery.cost();
         let fits = |queue: &Self, bound: Bound| bound.holds(queue.items.len() + 1, queue.bytes + cost);
-        // An empty queue takes any message: each alone is bounded by the packet limit.
-        let overflows = self.online && !self.items.is_empty() && !fits(self, self.when_online);
+        // An empty queue takes any message: each alone is bounded by the packet limit. Kept messages that one
+        // SUBSCRIBE asks for come all at once; they share their bytes with the store, so only their number counts.
+        let spared = delivery.retain && self.items.len() < self.when_online.count;
+        let overflows = self.online && !self.items.is_empty() && !spared && !fits(self, self.when_online);
         if delivery.qos == 0 && (overflows || !self.online) {
             return Pushed::Dropped;
         }

@@ -21,6 +21,8 @@ pub(crate) struct Session {
     inflight: VecDeque<(u16, Delivery)>,
     /// How many of `inflight`, from the front, went out on this connection.
     sent: usize,
+    /// Bytes of `inflight`.
+    inflight_bytes: usize,
     last_id: u16,
 }
 
@@ -37,6 +39,8 @@ pub(crate) struct Kept {
 struct Undecided {
     id: u16,
     qos: u8,
+    /// A digest of topic and payload: another message may come under the same identifier.
+    content: u64,
     gate: Arc<Gate>,
 }
 
@@ -91,10 +95,11 @@ impl Received {
 
 impl Session {
     /// Takes note of a publish.
-    pub(crate) fn receive(&mut self, qos: u8, id: u16, dup: bool) -> Arrival {
-        if let Some(gate) = self.take_undecided(qos, id)
-            // A QoS 1 publish that is not marked as a repetition is another one with the same identifier.
-            && (qos == 2 || dup)
+    pub(crate) fn receive(&mut self, qos: u8, id: u16, dup: bool, content: u64) -> Arrival {
+        if let Some((gate, known)) = self.take_undecided(qos, id)
+            // A QoS 1 publish that is not marked as a repetition, or says something else, is another one with
+            // the same identifier. At QoS 2 the identifier is in use until PUBREL.
+            && (qos == 2 || dup && known == content)
             && gate.verdict() != Verdict::Refused
         {
             if qos == 2 {
@@ -105,9 +110,9 @@ impl Session {
         if qos < 2 || self.received.insert(id) { Arrival::New } else { Arrival::Duplicate }
     }
 
-    fn take_undecided(&mut self, qos: u8, id: u16) -> Option<Arc<Gate>> {
+    fn take_undecided(&mut self, qos: u8, id: u16) -> Option<(Arc<Gate>, u64)> {
         let at = self.undecided.iter().position(|undecided| (undecided.qos, undecided.id) == (qos, id))?;
-        self.undecided.remove(at).map(|undecided| undecided.gate)
+        self.undecided.remove(at).map(|undecided| (undecided.gate, undecided.content))
     }
 
     /// PUBREL: the identifier is free again. False if it was not in use.
@@ -122,15 +127,24 @@ impl Session {
     }
 
     /// The connection ends before this publish was acknowledged.
-    pub(crate) fn leave_undecided(&mut self, qos: u8, id: u16, gate: Arc<Gate>) {
+    pub(crate) fn leave_undecided(&mut self, qos: u8, id: u16, content: u64, gate: Arc<Gate>) {
         if qos == 2 {
             self.received.remove(id);
+            // A repetition on the same connection may wait for a later gate; the first one is what counts.
+            if self.undecided.iter().any(|undecided| (undecided.qos, undecided.id) == (qos, id)) {
+                return;
+            }
         }
         self.take_undecided(qos, id);
         if self.undecided.len() >= MAX_UNDECIDED {
             self.undecided.pop_front();
         }
-        self.undecided.push_back(Undecided { id, qos, gate });
+        self.undecided.push_back(Undecided { id, qos, content, gate });
+    }
+
+    /// Whether this QoS 2 publish is known.
+    pub(crate) fn has_received(&self, id: u16) -> bool {
+        self.received.bits.as_ref().is_some_and(|bits| bits[usize::from(id >> 6)] >> (id & 63) & 1 != 0)
     }
 
     /// QoS 2 publishes between PUBLISH and PUBREL.
@@ -162,9 +176,16 @@ impl Session {
     /// A QoS 1 delivery goes out; gives its packet identifier. Nothing may be left to resend.
     pub(crate) fn send(&mut self, delivery: Delivery) -> u16 {
         let id = self.free_id();
+        self.inflight_bytes += delivery.cost();
         self.inflight.push_back((id, delivery));
         self.sent = self.inflight.len();
         id
+    }
+
+    /// Whether one more QoS 1 delivery may go out: fewer than `window` and, but for the first, fewer than
+    /// `bytes` are on their way. They stay in memory while the client is away.
+    pub(crate) fn may_send(&self, window: usize, bytes: usize) -> bool {
+        self.sent < window && (self.sent == 0 || self.inflight_bytes < bytes)
     }
 
     fn free_id(&mut self) -> u16 {
@@ -180,7 +201,9 @@ impl Session {
     /// PUBACK. False if nothing with this identifier is in flight.
     pub(crate) fn acknowledged(&mut self, id: u16) -> bool {
         let Some(at) = self.inflight.iter().position(|(inflight, _)| *inflight == id) else { return false };
-        self.inflight.remove(at);
+        if let Some((_, delivery)) = self.inflight.remove(at) {
+            self.inflight_bytes -= delivery.cost();
+        }
         if at < self.sent {
             self.sent -= 1;
         }
@@ -206,48 +229,48 @@ mod tests {
     #[test]
     fn a_qos_2_publish_is_new_once_until_it_is_released() {
         let mut session = Session::default();
-        assert!(matches!(session.receive(2, 65_535, true), Arrival::New));
-        assert!(matches!(session.receive(2, 65_535, true), Arrival::Duplicate));
+        assert!(matches!(session.receive(2, 65_535, true, 0), Arrival::New));
+        assert!(matches!(session.receive(2, 65_535, true, 0), Arrival::Duplicate));
         assert_eq!(session.receiving(), 1);
         assert!(session.release(65_535));
         assert!(!session.release(65_535));
-        assert!(matches!(session.receive(2, 65_535, true), Arrival::New));
+        assert!(matches!(session.receive(2, 65_535, true, 0), Arrival::New));
     }
 
     #[test]
     fn an_undecided_publish_waits_for_the_first_verdict() {
         let mut session = Session::default();
         let (gate, receipts) = Gate::new(1, Arc::new(Notify::new()));
-        session.receive(2, 7, true);
-        session.leave_undecided(2, 7, gate);
-        let Arrival::Undecided(gate) = session.receive(2, 7, true) else { panic!("delivered twice") };
+        session.receive(2, 7, true, 0);
+        session.leave_undecided(2, 7, 0, gate);
+        let Arrival::Undecided(gate) = session.receive(2, 7, true, 0) else { panic!("delivered twice") };
         receipts.into_iter().for_each(crate::model::receipt::Receipt::accept);
         assert_eq!(gate.verdict(), Verdict::Accepted);
-        assert!(matches!(session.receive(2, 7, true), Arrival::Duplicate));
+        assert!(matches!(session.receive(2, 7, true, 0), Arrival::Duplicate));
     }
 
     #[test]
     fn a_refused_publish_is_new_again() {
         let mut session = Session::default();
         let (gate, receipts) = Gate::new(1, Arc::new(Notify::new()));
-        session.receive(2, 7, true);
-        session.leave_undecided(2, 7, gate);
+        session.receive(2, 7, true, 0);
+        session.leave_undecided(2, 7, 0, gate);
         drop(receipts);
-        assert!(matches!(session.receive(2, 7, true), Arrival::New));
+        assert!(matches!(session.receive(2, 7, true, 0), Arrival::New));
     }
 
     #[test]
     fn a_repetition_of_an_undecided_qos_1_publish_is_known_by_dup_alone() {
         let mut session = Session::default();
         let (gate, _receipts) = Gate::new(1, Arc::new(Notify::new()));
-        session.leave_undecided(1, 7, Arc::clone(&gate));
-        assert!(matches!(session.receive(1, 8, true), Arrival::New));
-        assert!(matches!(session.receive(2, 7, true), Arrival::New));
-        assert!(matches!(session.receive(1, 7, true), Arrival::Undecided(_)));
-        assert!(matches!(session.receive(1, 7, true), Arrival::New));
-        session.leave_undecided(1, 7, gate);
-        assert!(matches!(session.receive(1, 7, false), Arrival::New));
-        assert!(matches!(session.receive(1, 7, true), Arrival::New));
+        session.leave_undecided(1, 7, 0, Arc::clone(&gate));
+        assert!(matches!(session.receive(1, 8, true, 0), Arrival::New));
+        assert!(matches!(session.receive(2, 7, true, 0), Arrival::New));
+        assert!(matches!(session.receive(1, 7, true, 0), Arrival::Undecided(_)));
+        assert!(matches!(session.receive(1, 7, true, 0), Arrival::New));
+        session.leave_undecided(1, 7, 0, gate);
+        assert!(matches!(session.receive(1, 7, false, 0), Arrival::New));
+        assert!(matches!(session.receive(1, 7, true, 0), Arrival::New));
     }
 
     #[test]
@@ -255,11 +278,11 @@ mod tests {
         let mut session = Session::default();
         let (gate, _receipts) = Gate::new(1, Arc::new(Notify::new()));
         for id in 1..=5000 {
-            session.leave_undecided(1, id, Arc::clone(&gate));
+            session.leave_undecided(1, id, 0, Arc::clone(&gate));
         }
         assert_eq!(session.undecided.len(), MAX_UNDECIDED);
-        assert!(matches!(session.receive(1, 1, true), Arrival::New));
-        assert!(matches!(session.receive(1, 5000, true), Arrival::Undecided(_)));
+        assert!(matches!(session.receive(1, 1, true, 0), Arrival::New));
+        assert!(matches!(session.receive(1, 5000, true, 0), Arrival::Undecided(_)));
     }
 
     #[test]

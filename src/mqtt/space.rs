@@ -73,7 +73,6 @@ pub(crate) struct Route {
 /// A subscriber of a route.
 #[derive(Debug)]
 pub(crate) struct Target {
-    session: u64,
     outbox: Arc<Outbox>,
     qos: u8,
     topic: Arc<str>,
@@ -134,30 +133,36 @@ impl Space {
     pub(crate) fn route(&self, who: &Identity, session: u64, topic: &str) -> Option<Route> {
         let canonical = self.topics.publish(who, topic)?;
         let routes = self.routes();
+        // Nobody takes events any more: an acknowledgement would be a lie.
+        if routes.stopped {
+            return None;
+        }
         let links = routes.links.iter().filter(|link| self.topics.wants(&link.source, &canonical.topic));
         let links = links.cloned().collect();
         let mut targets: Vec<Target> = Vec::new();
+        let mut known: HashMap<(u64, String), usize> = HashMap::new();
         let mut add = |subscriber: &Subscriber, name: String| {
             let own = subscriber.no_local && subscriber.session == session;
             if own || !self.topics.may_read(&subscriber.who, &canonical.topic) {
                 return;
             }
             // Overlapping subscriptions of one session deliver once, with the highest QoS.
-            let known = targets.iter_mut().find(|t| t.session == subscriber.session && *t.topic == *name);
-            match known {
+            match known.get(&(subscriber.session, name.clone())).and_then(|at| targets.get_mut(*at)) {
                 Some(target) => {
                     target.qos = target.qos.max(subscriber.qos);
                     if subscriber.id != 0 {
                         target.ids = target.ids.iter().copied().chain([subscriber.id]).collect();
                     }
                 }
-                None => targets.push(Target {
-                    session: subscriber.session,
-                    outbox: Arc::clone(&subscriber.outbox),
-                    qos: subscriber.qos,
-                    topic: name.into(),
-                    ids: if subscriber.id == 0 { Arc::new([]) } else { Arc::new([subscriber.id]) },
-                }),
+                None => {
+                    known.insert((subscriber.session, name.clone()), targets.len());
+                    targets.push(Target {
+                        outbox: Arc::clone(&subscriber.outbox),
+                        qos: subscriber.qos,
+                        topic: name.into(),
+                        ids: if subscriber.id == 0 { Arc::new([]) } else { Arc::new([subscriber.id]) },
+                    });
+                }
             }
         };
         routes.canonical.for_each_match(&canonical.topic, |s| add(s, s.names.deliver(&canonical.topic)));
@@ -202,6 +207,8 @@ impl Space {
         if routes.stopped {
             return None;
         }
+        // A link whose reader was lost refuses events until its successor is here.
+        routes.links.retain(|link| !(link.sender.is_closed() && link.source == *source));
         routes.last_link += 1;
         let (link, queue) = Link::new(routes.last_link, source.clone(), capacity, Arc::downgrade(self));
         routes.links.push(Arc::new(queue));
@@ -330,10 +337,10 @@ mod tests {
         space.subscribe(&plan, None, subscriber)
     }
 
-    fn targets(space: &Space, who: &Identity, topic: &str) -> Vec<(u64, String, u8, Vec<u32>)> {
+    fn targets(space: &Space, who: &Identity, topic: &str) -> Vec<(String, u8, Vec<u32>)> {
         let route = space.route(who, 0, topic).unwrap();
         let mut found: Vec<_> =
-            route.targets.iter().map(|t| (t.session, t.topic.to_string(), t.qos, t.ids.to_vec())).collect();
+            route.targets.iter().map(|t| (t.topic.to_string(), t.qos, t.ids.to_vec())).collect();
         found.sort();
         found
     }
@@ -345,7 +352,7 @@ mod tests {
         subscribe(&space, 1, &Identity::Registry, "$devices/+/events", 1, 6);
         let found = targets(&space, &device(), "$devices/d1/events");
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].2, found[0].3.len()), (1, 2));
+        assert_eq!((found[0].1, found[0].2.len()), (1, 2));
     }
 
     #[test]
@@ -356,9 +363,9 @@ mod tests {
         subscribe(&space, 3, &device(), "$devices/d1/#", 0, 0);
         let names = targets(&space, &Identity::Registry, "hall/one/commands");
         let expected = [
-            (1, "$me/device/commands".to_owned(), 1, vec![]),
-            (2, "hall/one/commands".to_owned(), 1, vec![]),
-            (3, "$devices/d1/commands".to_owned(), 0, vec![]),
+            ("$devices/d1/commands".to_owned(), 0, vec![]),
+            ("$me/device/commands".to_owned(), 1, vec![]),
+            ("hall/one/commands".to_owned(), 1, vec![]),
         ];
         assert_eq!(names, expected);
     }
@@ -382,10 +389,10 @@ mod tests {
         seen.push(space.generation());
         assert_eq!(targets(&space, &Identity::Registry, "$devices/d1/config"), []);
         let source = TriggerSource::IotMessage { registry_id: "r".into(), device_id: None, mqtt_topic: None };
-        let link = space.link(&source, 1).unwrap();
+        let mut link = space.link(&source, 1).unwrap();
         seen.push(space.generation());
         assert_eq!(space.route(&device(), 0, "$devices/d1/events").unwrap().links.len(), 1);
-        drop(link);
+        link.close();
         seen.push(space.generation());
         assert_eq!(space.route(&device(), 0, "$devices/d1/events").unwrap().links.len(), 0);
         seen.dedup();

@@ -121,6 +121,18 @@ fn a_stop_acknowledges_publishers_and_ends_clean_under_load() {
     assert!(acknowledged <= got.len(), "{acknowledged} acknowledged, {} delivered", got.len());
 }
 
+#[test]
+fn ctrl_c_and_a_closed_terminal_stop_as_sigterm_does() {
+    for signal in ["INT", "HUP"] {
+        let mut server = TestServer::start(&config(FACTORY));
+        let mut socket = server.websocket("/ws");
+        server.signal(signal);
+        assert_eq!(socket.close_code(), 1012, "{signal}");
+        socket.send(0x88, &1012u16.to_be_bytes());
+        assert!(server.wait().success(), "{signal}");
+    }
+}
+
 /// A device that writes MQTT 3.1.1 by hand.
 struct Device(TcpStream);
 

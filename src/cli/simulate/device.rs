@@ -45,7 +45,9 @@ pub(super) struct Device {
 
 /// Runs one device, the `index`th of `count`, until all its readings are acknowledged.
 pub(super) async fn run(run: Arc<Run>, login: Login, index: usize, count: usize) -> anyhow::Result<()> {
-    let mut options = MqttOptions::new(format!("simulate-{}", login.id), &*run.host, run.port);
+    // With the process's number, so that two runs at once do not throw each other out.
+    let client_id = format!("simulate-{}-{}", login.id, std::process::id());
+    let mut options = MqttOptions::new(client_id, &*run.host, run.port);
     options
         .set_credentials(&*login.id, login.password)
         .set_clean_session(false)

@@ -32,6 +32,8 @@ pub enum Topics {
         device_id: Option<Id>,
         /// Other names of device topics.
         aliases: Vec<Alias>,
+        /// The registry's devices; `None` takes every device.
+        devices: Option<Vec<Id>>,
     },
     /// Those of a broker.
     Broker {
@@ -41,6 +43,14 @@ pub enum Topics {
 }
 
 impl MqttSourceSpec {
+    /// Takes only these devices of the registry: another registry's may be on the same broker.
+    pub fn of_devices(mut self, declared: &[Id]) -> Self {
+        if let Topics::Registry { devices, .. } = &mut self.topics {
+            *devices = Some(declared.to_vec());
+        }
+        self
+    }
+
     /// What has to be read for a trigger's source. `aliases` are those of the source's registry; `node`
     /// tells this process from others on the same broker.
     pub fn new(source: &TriggerSource, broker: &ExternalBroker, aliases: &[Alias], node: &str) -> Self {
@@ -52,7 +62,8 @@ impl MqttSourceSpec {
                     (None, None) => vec!["$devices/#".to_owned(), format!("$registries/{registry_id}/#")],
                 };
                 let (registry_id, device_id) = (registry_id.clone(), device_id.clone());
-                (Topics::Registry { registry_id, device_id, aliases: aliases.to_vec() }, filters)
+                let aliases = aliases.to_vec();
+                (Topics::Registry { registry_id, device_id, aliases, devices: None }, filters)
             }
             TriggerSource::IotBrokerMessage { broker_id, mqtt_topic } => {
                 let filter = mqtt_topic.as_deref().unwrap_or("#").to_owned();
@@ -82,14 +93,19 @@ impl Topics {
                 Some(event(Origin::Broker { broker_id }, topic))
             }
             Self::Broker { .. } => None,
-            Self::Registry { registry_id, device_id: wanted, aliases } => {
+            Self::Registry { registry_id, device_id: wanted, aliases, devices } => {
                 let unaliased = if topic.starts_with('$') { None } else { Some(unalias(aliases, topic)?) };
                 let topic = unaliased.as_deref().unwrap_or(topic);
-                let device_id = match (iot::device_of_topic(topic), iot::registry_of_topic(topic)) {
-                    (Some((device, _)), _) => device,
-                    (_, Some((registry, _))) if registry == &**registry_id => "",
+                let (device_id, rest) = match (iot::device_of_topic(topic), iot::registry_of_topic(topic)) {
+                    (Some(device), _) => device,
+                    (_, Some((registry, rest))) if registry == &**registry_id => ("", rest),
                     _ => return None,
                 };
+                let declared =
+                    |devices: &Vec<Id>| device_id.is_empty() || devices.iter().any(|id| **id == *device_id);
+                if !iot::is_standard(rest) || !devices.as_ref().is_none_or(declared) {
+                    return None;
+                }
                 if wanted.as_ref().is_some_and(|wanted| &**wanted != device_id) {
                     return None;
                 }
@@ -203,5 +219,22 @@ mod tests {
     fn a_broker_reads_everything_but_dollar_topics() {
         assert_eq!(seen(&of_broker(None), "a/b").as_deref(), Some("plant a/b"));
         assert_eq!(seen(&of_broker(None), "$SYS/broker/uptime"), None);
+    }
+
+    #[test]
+    fn a_registry_takes_its_own_devices_and_the_standard_topics_only() {
+        let source =
+            TriggerSource::IotMessage { registry_id: "factory".into(), device_id: None, mqtt_topic: None };
+        let broker = ExternalBroker { host: "h".into(), port: 1883, credentials: None };
+        let spec = MqttSourceSpec::new(&source, &broker, &[], "node").of_devices(&["press-1".into()]);
+        let taken = |topic: &str| spec.topics.interpret(topic, |_, _| ()).is_some();
+        for topic in ["$devices/press-1/events", "$devices/press-1/state/x", "$registries/factory/commands"] {
+            assert!(taken(topic), "{topic}");
+        }
+        for topic in
+            ["$devices/ghost/events", "$devices/press-1/json", "$devices//events", "$registries/other/events"]
+        {
+            assert!(!taken(topic), "{topic}");
+        }
     }
 }

@@ -225,7 +225,7 @@ impl Task {
                 event = &mut next => return Ok(event),
                 () = self.decided.notified() => {}
                 _ = self.stop.changed() => {}
-                () = self.queue.half_empty(), if connection.spilled => {}
+                () = self.queue.half_empty(), if connection.spilled && connection.leaving.is_none() => {}
                 () = sleep_until(until) => {}
             }
         }
@@ -313,7 +313,8 @@ impl Task {
         {
             // In the order of arrival: what was gathered comes before.
             self.hand_over(connection).await;
-            if connection.ledger.knows(message, publish.dup) {
+            // No room for what comes before: this one waits with it for the next connection.
+            if !connection.spilled && connection.ledger.knows(message, publish.dup) {
                 return;
             }
         }
