@@ -101,7 +101,7 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     let ground = Ground {
         mqtt: mqtt.clone(),
         runtime,
-        node: "triggercast".to_owned(),
+        node: settings.node.to_string(),
         readiness: Arc::clone(&readiness),
         arbiters: arbiters.iter().map(Arbiter::handle).collect(),
     };

@@ -570,7 +570,7 @@ fn a_file_that_cannot_be_read_is_named() {
 
 /// Files that unfold to more than they are.
 #[test]
-fn bombs_are_refused_fast() {
+fn bombs_are_refused_before_they_unfold() {
     let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for n in 1..10 {
         let before = format!("*a{}, ", n - 1).repeat(10);
@@ -591,7 +591,8 @@ fn bombs_are_refused_fast() {
     for (name, bomb) in bombs {
         let start = Instant::now();
         let errors = parse(&bomb).unwrap_err();
-        assert!(start.elapsed() < Duration::from_secs(5), "{name} took {:?}", start.elapsed());
+        // Unfolded, they would take hours, or all memory; the limit leaves room for a slow machine.
+        assert!(start.elapsed() < Duration::from_secs(60), "{name} took {:?}", start.elapsed());
         assert_eq!(errors.iter().count(), 1, "{name}");
         assert!(errors.to_string().len() < 1000, "{name}: {errors}");
     }

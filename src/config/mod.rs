@@ -101,6 +101,7 @@ fn read(root: &Value<'_>, reading: &mut Reading) -> Settings {
     fields.finish(reading);
     Settings {
         data_dir: server.data_dir,
+        node: server.node,
         gateway: server.gateway,
         management: server.management,
         mqtt: server.mqtt,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::fields::{Fields, Reading, Spot};
 use super::scalar::{address, duration, whole, word};
 use super::settings::{GatewaySettings, LogSettings, ManagementSettings, MqttSettings, defaults};
+use crate::model::id::{self, Id};
 use crate::telemetry::LogFormat;
 
 /// Most connections that may be asked for; more than one machine has file descriptors for.
@@ -17,6 +18,7 @@ const MAX_DRAIN: Duration = Duration::from_secs(60);
 /// The sections of this file, and the places of the addresses.
 pub(super) struct Server {
     pub(super) data_dir: PathBuf,
+    pub(super) node: Id,
     pub(super) gateway: GatewaySettings,
     pub(super) management: ManagementSettings,
     pub(super) mqtt: Option<MqttSettings>,
@@ -34,6 +36,14 @@ pub(super) fn read(root: &mut Fields<'_>, reading: &mut Reading) -> Server {
         }
         Some(text)
     });
+    let node = root.get("node").and_then(|value| {
+        let text = value.str(reading)?;
+        if !id::check(text) {
+            value.fault(reading, format_args!("{} is not a name for a node ({})", value.shown(), id::RULE));
+        }
+        Some(text)
+    });
+    let node = node.unwrap_or(defaults::NODE).into();
     let gateway = gateway(root, &mut listens, reading);
     let management = management(root, &mut listens, reading);
     let mqtt = mqtt(root, &mut listens, reading);
@@ -42,7 +52,7 @@ pub(super) fn read(root: &mut Fields<'_>, reading: &mut Reading) -> Server {
     let log = log(root, reading);
     check_listens(&listens, reading);
     let data_dir = reading.folder.join(data_dir.unwrap_or(defaults::DATA_DIR));
-    Server { data_dir, gateway, management, mqtt, log, mqtt_spot }
+    Server { data_dir, node, gateway, management, mqtt, log, mqtt_spot }
 }
 
 type Listens = Vec<(SocketAddr, Spot)>;

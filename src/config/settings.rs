@@ -15,6 +15,8 @@ use crate::telemetry::LogFormat;
 pub struct Settings {
     /// Where everything durable is kept.
     pub data_dir: PathBuf,
+    /// The name that external brokers know this process by, as the beginning of its client ids.
+    pub node: Id,
     /// The public side.
     pub gateway: GatewaySettings,
     /// The side of operators and programs.
@@ -152,6 +154,7 @@ pub(super) mod defaults {
     use super::{Duration, Ipv4Addr, SocketAddr};
 
     pub(crate) const DATA_DIR: &str = "./data";
+    pub(crate) const NODE: &str = "triggercast";
     pub(crate) const GATEWAY: SocketAddr = loopback(8080);
     pub(crate) const MANAGEMENT: SocketAddr = loopback(8081);
     pub(crate) const GRPC: SocketAddr = loopback(8443);

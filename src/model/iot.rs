@@ -88,7 +88,7 @@ pub fn is_standard(rest: &str) -> bool {
 
 /// Splits `$devices/{id}/{rest}` into the id and the rest; `None` for any other topic.
 pub fn device_of_topic(topic: &str) -> Option<(&str, &str)> {
-    topic.strip_prefix("$devices/")?.split_once('/')
+    topic.strip_prefix("$devices/")?.split_once('/').filter(|(id, _)| !id.is_empty())
 }
 
 /// Splits `$registries/{id}/{rest}` into the id and the rest; `None` for any other topic.
@@ -113,6 +113,7 @@ mod tests {
     fn ids_are_read_from_standard_topics() {
         assert_eq!(device_of_topic("$devices/a/events/x"), Some(("a", "events/x")));
         assert_eq!(device_of_topic("$devices/a"), None);
+        assert_eq!(device_of_topic("$devices//events"), None);
         assert_eq!(registry_of_topic("$registries/r/commands"), Some(("r", "commands")));
         assert!(is_standard("events") && is_standard("state/x") && !is_standard("json") && !is_standard(""));
     }
