@@ -109,6 +109,17 @@ impl Mosquitto {
             process.wait().unwrap();
         }
     }
+
+    /// Starts it again if it has crashed by itself, as a service manager would. True if so.
+    pub(crate) fn revive(&mut self) -> bool {
+        let Some(status) = self.process.as_mut().and_then(|process| process.try_wait().unwrap()) else {
+            return false;
+        };
+        println!("mosquitto ended by itself with {status}; it is started again");
+        self.process = None;
+        self.run();
+        true
+    }
 }
 
 impl Drop for Mosquitto {

@@ -108,40 +108,77 @@ async fn a_broker_with_a_window_of_20_stops_there_and_goes_on_with_the_first_ack
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_crashes_of_the_broker_lose_nothing_and_keep_the_order() {
     const LAST: u32 = 1500;
-    let mut mosquitto = Mosquitto::start("persistence true\nautosave_interval 100000");
+    // It drops what it cannot queue; this is not about that.
+    let settings = "persistence true\nautosave_interval 100000\nmax_queued_messages 100000";
+    let mut mosquitto = Mosquitto::start(settings);
     let address = mosquitto.address();
     let mut reader = Reader::running(source(&registry(None, None), address)).await;
-    let reading = tokio::spawn(async move { reader.numbers_to(LAST).await });
+    let (read, reading) = watch::channel(Vec::new());
+    let reader = tokio::spawn(async move {
+        while !read.borrow().contains(&LAST) {
+            let numbers: Vec<_> = reader.accepted().await.expect("more events").iter().map(number).collect();
+            read.send_modify(|read| {
+                for number in numbers {
+                    if !read.contains(&number) {
+                        read.push(number);
+                    }
+                }
+            });
+        }
+    });
     let mut publisher = Publisher::connect(address, "p").await;
     let mut numbers = 1..=LAST;
     for _ in 0..5 {
-        publish(&mut publisher, numbers.by_ref().take(150)).await;
-        publisher.acknowledged(0).await;
+        let first: Vec<_> = numbers.by_ref().take(150).collect();
+        let second: Vec<_> = numbers.by_ref().take(100).collect();
+        let here = first[149];
+        publisher = supervised(&mut mosquitto, publish(publisher, first)).await;
+        // Every crash is to meet a source that has come back and reads.
+        supervised(&mut mosquitto, reads(reading.clone(), here)).await;
         mosquitto.save().await;
         publisher.keep_from_here();
-        let batch: Vec<_> = numbers.by_ref().take(100).collect();
-        let (begun, mut middle) = watch::channel(false);
-        let publishing = tokio::spawn(async move {
-            publish(&mut publisher, batch[..50].iter().copied()).await;
-            begun.send_replace(true);
-            publish(&mut publisher, batch[50..].iter().copied()).await;
-            publisher
-        });
-        middle.wait_for(|middle| *middle).await.unwrap();
+        let publishing = tokio::spawn(publish(publisher, second));
+        // In the middle of it.
+        supervised(&mut mosquitto, reads(reading.clone(), here + 30)).await;
         mosquitto.kill();
         mosquitto.run();
-        publisher = publishing.await.unwrap();
+        publisher = supervised(&mut mosquitto, async { publishing.await.unwrap() }).await;
     }
-    publish(&mut publisher, numbers).await;
-    publisher.acknowledged(0).await;
-    in_order(&reading.await.unwrap(), 1..=LAST);
+    publisher = supervised(&mut mosquitto, publish(publisher, numbers.collect())).await;
+    while tokio::time::timeout(Duration::from_millis(200), reads(reading.clone(), LAST)).await.is_err() {
+        if mosquitto.revive() {
+            publisher = publish(publisher, vec![LAST]).await;
+        }
+        assert!(!reader.is_finished());
+    }
+    reader.await.unwrap();
+    in_order(&reading.borrow(), 1..=LAST);
 }
 
-async fn publish(publisher: &mut Publisher, numbers: impl Iterator<Item = u32>) {
+/// Waits until the number has been read.
+async fn reads(mut reading: watch::Receiver<Vec<u32>>, number: u32) {
+    reading.wait_for(|read| read.contains(&number)).await.unwrap();
+}
+
+/// Does the work while somebody looks after the broker, which sometimes crashes after a crash.
+async fn supervised<T>(mosquitto: &mut Mosquitto, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        match tokio::time::timeout(Duration::from_millis(100), work.as_mut()).await {
+            Ok(done) => return done,
+            Err(_) => _ = mosquitto.revive(),
+        }
+    }
+}
+
+/// Publishes numbers with QoS 1, ten at a time; the publisher comes back when all are acknowledged.
+async fn publish(mut publisher: Publisher, numbers: Vec<u32>) -> Publisher {
     for number in numbers {
         publisher.send("$devices/d1/events", number.to_string().as_bytes(), 1).await;
         publisher.acknowledged(10).await;
     }
+    publisher.acknowledged(0).await;
+    publisher
 }
 
 #[tokio::test]

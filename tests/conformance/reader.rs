@@ -43,7 +43,9 @@ impl Reader {
 
     /// The next group; `None` at the end.
     pub(crate) async fn group(&mut self) -> Option<Arrivals> {
-        timeout(LIMIT, poll_fn(|cx| self.0.poll_next(cx))).await.expect("a group of events in time")
+        let waited = timeout(LIMIT, poll_fn(|cx| self.0.poll_next(cx))).await;
+        let condition = || self.0.condition().borrow().clone();
+        waited.unwrap_or_else(|_| panic!("no group of events in time; the source is {:?}", condition()))
     }
 
     /// The next group, its receipt accepted; `None` at the end.
