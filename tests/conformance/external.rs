@@ -149,7 +149,7 @@ async fn five_crashes_of_the_broker_lose_nothing_and_keep_the_order() {
         if mosquitto.revive() {
             publisher = publish(publisher, vec![LAST]).await;
         }
-        assert!(!reader.is_finished());
+        assert!(!reader.is_finished() || reading.borrow().contains(&LAST), "the reader ended early");
     }
     reader.await.unwrap();
     in_order(&reading.borrow(), 1..=LAST);
