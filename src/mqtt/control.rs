@@ -53,33 +53,24 @@ impl Connection {
 
     fn subscribe(&mut self, packet: u16, id: Option<NonZeroU32>, subscriptions: Vec<Subscription>) {
         let mut codes = Vec::with_capacity(subscriptions.len());
-        let mut kept = Vec::new();
         for (number, subscription) in subscriptions.into_iter().enumerate() {
             if number >= self.limits.max_subscriptions {
                 codes.push(if self.version == Version::V5 { QUOTA } else { 0x80 });
                 continue;
             }
             let code = match self.subscribe_one(id, &subscription) {
-                Ok((granted, message)) => {
-                    kept.extend(message);
-                    granted
-                }
+                Ok(granted) => granted,
                 Err(code) if self.version == Version::V5 => code,
                 Err(_) => 0x80,
             };
             codes.push(code);
         }
         encode::granted(&mut self.out, self.version, 0x90, packet, &codes);
-        // Behind the SUBACK, which is in the output already.
-        kept.into_iter().for_each(|delivery| self.tenure.seat.outbox.push(delivery));
     }
 
-    /// Grants one subscription: its QoS, and the kept message that it asks for. Or refuses with a code of 5.0.
-    fn subscribe_one(
-        &mut self,
-        id: Option<NonZeroU32>,
-        subscription: &Subscription,
-    ) -> Result<(u8, Option<Delivery>), u8> {
+    /// Grants one subscription with a QoS, or refuses it with a code of 5.0. The kept message that it asks for
+    /// goes into the queue, which is emptied only after the SUBACK is in the output.
+    fn subscribe_one(&mut self, id: Option<NonZeroU32>, subscription: &Subscription) -> Result<u8, u8> {
         let space = &self.account.space;
         let plan = space.topics.subscribe(&self.account.identity, &subscription.filter);
         let plan = plan.map_err(|refusal| match refusal {
@@ -103,6 +94,8 @@ impl Connection {
             filter: (*subscription.filter).into(),
             names: plan.names.clone(),
         };
+        let shared = Arc::clone(space);
+        let _order = plan.exact.is_some().then(|| shared.permanent_order());
         let kept = space.subscribe(&plan, earlier, subscriber);
         session.subscriptions.insert((*subscription.filter).into(), kept);
         let wanted = match subscription.retain {
@@ -110,8 +103,10 @@ impl Connection {
             RetainHandling::AtSubscribeNew => is_new,
             RetainHandling::NoAtSubscribe => false,
         };
-        let message = if wanted { self.kept_message(&plan, qos, id) } else { None };
-        Ok((qos, message))
+        if wanted && let Some(delivery) = self.kept_message(&plan, qos, id) {
+            self.tenure.seat.outbox.push(delivery);
+        }
+        Ok(qos)
     }
 
     /// The last message of the permanent topic that a filter without wildcards names.

@@ -180,6 +180,8 @@ impl Intake {
         }
         if route.canonical.permanent || !route.targets.is_empty() {
             let message = message(publish);
+            let space = Arc::clone(&self.account.space);
+            let _order = route.canonical.permanent.then(|| space.permanent_order());
             if route.canonical.permanent {
                 self.account.space.keep(&route.canonical.topic, &message, publish.qos);
                 // Who subscribed since the route was looked up got the old message: ask again.

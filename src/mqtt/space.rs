@@ -27,6 +27,9 @@ pub(crate) struct Space {
     routes: Mutex<Routes>,
     generation: AtomicU64,
     permanent: Mutex<Permanent>,
+    /// Held while a permanent message is kept and delivered, and while a subscription is made and gets the
+    /// kept one: else a subscriber could get an older message behind a newer. Taken before the others.
+    permanent_order: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +100,7 @@ impl Space {
             topics,
             routes: Mutex::default(),
             generation: AtomicU64::new(0),
+            permanent_order: Mutex::new(()),
             permanent: Mutex::new(Permanent {
                 messages: HashMap::new(),
                 bytes: 0,
@@ -114,6 +118,11 @@ impl Space {
 
     fn routes(&self) -> MutexGuard<'_, Routes> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets nobody else change or hand out permanent messages meanwhile.
+    pub(crate) fn permanent_order(&self) -> MutexGuard<'_, ()> {
+        self.permanent_order.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn permanent(&self) -> MutexGuard<'_, Permanent> {

@@ -162,3 +162,29 @@ fn without_its_reader_a_link_refuses_until_there_is_another() {
     group(&mut link).unwrap().receipt.accept();
     raw.expect(&[0x40, 2, 0, 1]);
 }
+
+#[test]
+fn a_new_subscriber_never_sees_a_permanent_topic_go_back() {
+    let server = server();
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut device = Raw::v3(&server, "d1");
+    let stopped = Arc::clone(&stop);
+    let publisher = std::thread::spawn(move || {
+        let mut number = 0u32;
+        while !stopped.load(Ordering::Relaxed) {
+            number += 1;
+            device.publish(1, 1, "$devices/d1/state", &number.to_be_bytes());
+            device.expect(&[0x40, 2, 0, 1]);
+        }
+    });
+    for _ in 0..200 {
+        let mut subscriber = Raw::v3(&server, "r");
+        subscriber.subscribe("$devices/d1/state", 0);
+        let number = |raw: &mut Raw| u32::from_be_bytes(raw.message().payload[..].try_into().unwrap());
+        let first = number(&mut subscriber);
+        let second = number(&mut subscriber);
+        assert!(first < second, "{first} came before {second}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    publisher.join().unwrap();
+}
