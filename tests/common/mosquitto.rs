@@ -55,13 +55,16 @@ impl Mosquitto {
         let mut process = self.spawn();
         while TcpStream::connect(self.address).is_err() {
             if let Some(status) = process.try_wait().unwrap() {
-                let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-                panic!("mosquitto ended with {status}: {log}");
+                panic!("mosquitto ended with {status}: {}", self.log());
             }
             assert!(began.elapsed() < LIMIT, "mosquitto does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
         self.process = Some(process);
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
     fn spawn(&self) -> Child {
@@ -124,6 +127,9 @@ impl Mosquitto {
 
 impl Drop for Mosquitto {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("mosquitto's log: {}", self.log());
+        }
         self.kill();
     }
 }

@@ -83,7 +83,7 @@ async fn what_is_published_while_the_source_is_away_comes_when_it_is_back() {
 
 #[tokio::test]
 async fn a_broker_with_a_window_of_20_stops_there_and_goes_on_with_the_first_acknowledgement() {
-    let mosquitto = Mosquitto::start("");
+    let mosquitto = Mosquitto::start("max_queued_messages 100000");
     let mut publisher = Publisher::connect(mosquitto.address(), "p").await;
     let mut reader = Reader::running(source(&registry(None, None), mosquitto.address())).await;
     for n in 1..=500 {
