@@ -160,7 +160,7 @@ async fn reads(mut reading: watch::Receiver<Vec<u32>>, number: u32) {
     reading.wait_for(|read| read.contains(&number)).await.unwrap();
 }
 
-/// Does the work while somebody looks after the broker, which sometimes crashes after a crash.
+/// Does the work while somebody looks after the broker, should it end of its own.
 async fn supervised<T>(mosquitto: &mut Mosquitto, work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     loop {
