@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::fields::{Reading, Spot, Value, quote};
-use super::topics::KINDS;
 use crate::model::iot::Alias;
+use crate::model::iot::KINDS;
 use crate::model::topic;
 
 /// Most aliases of one device, as in the model system.

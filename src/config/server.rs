@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::fields::{Fields, Reading, Spot};
 use super::scalar::{address, duration, whole, word};
 use super::settings::{GatewaySettings, LogSettings, ManagementSettings, MqttSettings, defaults};
+use crate::model::gateway::MAX_WORKERS;
 use crate::model::id::{self, Id};
 use crate::telemetry::LogFormat;
 
 /// Most connections that may be asked for; more than one machine has file descriptors for.
 const MAX_CONNECTIONS: usize = 10_000_000;
-const MAX_WORKERS: usize = 256;
 const MAX_DRAIN: Duration = Duration::from_secs(60);
 
 /// The sections of this file, and the places of the addresses.

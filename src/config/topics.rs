@@ -1,13 +1,10 @@
 //! Topic filters of triggers: only those that can match something are accepted.
 
-use crate::model::iot::DeviceRegistry;
+use crate::model::iot::{DeviceRegistry, KINDS};
 use crate::model::topic;
 
 use super::fields::quote;
 use super::suggest;
-
-/// The third level of a standard topic.
-pub(super) const KINDS: [&str; 4] = ["events", "state", "commands", "config"];
 
 /// Checks the filter of a broker's topics.
 pub(super) fn check_broker_filter(filter: &str) -> Result<(), String> {

@@ -7,11 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 
 use super::refusal::Refusal;
-use crate::model::gateway::{Gateway, PathKey};
+use crate::model::gateway::{Gateway, MAX_WORKERS, PathKey};
 use crate::model::id::Id;
-
-/// Most worker threads; it sizes the counters of a path.
-pub const MAX_WORKERS: usize = 256;
 
 /// The gateways that clients can reach just now.
 #[derive(Debug)]

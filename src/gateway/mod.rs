@@ -37,7 +37,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-pub use self::directory::{Directory, MAX_WORKERS};
+pub use self::directory::Directory;
 use self::shard::{CloseAll, Deliver, Shard, ShardActor};
 use crate::model::gateway::PathKey;
 use crate::model::id::Id;

@@ -174,6 +174,8 @@ impl Path {
 
     async fn offer(&self) {
         let floor = self.feed.ring.borrow().floor();
+        // Cursors only grow, so what is seen here is never above what a session still reads.
+        let mut lowest = self.feed.ring.borrow().head();
         let mut slot = 0;
         loop {
             {
@@ -183,6 +185,7 @@ impl Path {
                 while slot < sessions.capacity() && offered < CHUNK {
                     if let Some(session) = sessions.get(slot) {
                         session.offer(floor);
+                        lowest = lowest.min(session.cursor().unwrap_or(lowest));
                         offered += 1;
                     }
                     slot += 1;
@@ -194,7 +197,6 @@ impl Path {
             // The worker looks at its sockets and timers in between.
             tokio::task::yield_now().await;
         }
-        let lowest = self.lowest_cursor();
         self.feed.ring.borrow_mut().trim(lowest.max(floor));
     }
 }

@@ -101,8 +101,7 @@ pub(super) struct Session {
 impl Session {
     /// Takes over a socket. `answer` is the 101 response: it goes out first.
     pub(super) fn new(io: TcpStream, feed: Rc<Feed>, place: Place, id: Uuid, answer: Bytes) -> Self {
-        // Both options only tune; a platform without them works as well.
-        let _ = io.set_nodelay(true);
+        // It only tunes; a platform without it works as well.
         #[cfg(target_os = "linux")]
         let _ = SockRef::from(&io).set_tcp_notsent_lowat(NOTSENT_LOWAT);
         let now = feed.clock.get();

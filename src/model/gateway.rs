@@ -7,6 +7,9 @@ pub const MAX_MESSAGE_BYTES: usize = 131_072;
 /// Longest WebSocket frame payload, in bytes (the model system's 32 KB).
 pub const MAX_FRAME_BYTES: usize = 32_768;
 
+/// Most worker threads of the public port; it sizes the counters of a path.
+pub const MAX_WORKERS: usize = 256;
+
 /// A gateway: a named set of WebSocket paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gateway {

@@ -81,9 +81,12 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// Whether what follows the id in a standard topic is `events`, `state`, `commands` or `config`, or below it.
+/// What stands behind the id in a standard topic.
+pub const KINDS: [&str; 4] = ["events", "state", "commands", "config"];
+
+/// Whether what follows the id in a standard topic is one of [`KINDS`], or below it.
 pub fn is_standard(rest: &str) -> bool {
-    matches!(rest.split('/').next(), Some("events" | "state" | "commands" | "config"))
+    rest.split('/').next().is_some_and(|kind| KINDS.contains(&kind))
 }
 
 /// Splits `$devices/{id}/{rest}` into the id and the rest; `None` for any other topic.

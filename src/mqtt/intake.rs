@@ -79,7 +79,7 @@ struct Ack {
     kind: AckKind,
     id: u16,
     code: u8,
-    /// A digest of topic and payload.
+    /// [`content`] of the publish; 0 where it was refused.
     content: u64,
 }
 
@@ -165,15 +165,16 @@ impl Intake {
             return Err(Close::ReceiveMaximum);
         }
         let Some(mut route) = self.route(publish)? else { return self.deny(publish) };
+        let content = content(publish);
         if publish.qos > 0 {
-            match session.receive(publish.qos, publish.id, publish.dup, content(publish)) {
+            match session.receive(publish.qos, publish.id, publish.dup, content) {
                 Arrival::New => {}
                 Arrival::Duplicate => {
-                    self.stage_ack(publish, 0);
+                    self.stage_ack(publish, 0, content);
                     return Ok(());
                 }
                 Arrival::Undecided(gate) => {
-                    self.push_ack(publish, 0, Hold::Gate(gate));
+                    self.push_ack(publish, 0, content, Hold::Gate(gate));
                     return Ok(());
                 }
             }
@@ -195,7 +196,7 @@ impl Intake {
             self.stage(&route, publish.payload);
         }
         if publish.qos > 0 {
-            self.stage_ack(publish, 0);
+            self.stage_ack(publish, 0, content);
         }
         Ok(())
     }
@@ -247,7 +248,7 @@ impl Intake {
         if publish.qos == 0 {
             METRICS.mqtt_dropped.inc();
         } else {
-            self.stage_ack(publish, 0x87);
+            self.stage_ack(publish, 0x87, 0);
         }
         Ok(())
     }
@@ -272,15 +273,15 @@ impl Intake {
         }
     }
 
-    fn stage_ack(&mut self, publish: &Publish<'_>, code: u8) {
+    fn stage_ack(&mut self, publish: &Publish<'_>, code: u8, content: u64) {
         let hold = if self.staged.is_empty() { Hold::Nothing } else { Hold::ThisRead };
-        self.push_ack(publish, code, hold);
+        self.push_ack(publish, code, content, hold);
     }
 
-    fn push_ack(&mut self, publish: &Publish<'_>, code: u8, hold: Hold) {
+    fn push_ack(&mut self, publish: &Publish<'_>, code: u8, content: u64, hold: Hold) {
         let kind = if publish.qos == 1 { AckKind::Puback } else { AckKind::Pubrec };
         self.pubrecs += usize::from(kind == AckKind::Pubrec && code == 0);
-        self.acks.push_back(Ack { kind, id: publish.id, code, content: content(publish) });
+        self.acks.push_back(Ack { kind, id: publish.id, code, content });
         let bytes = publish.payload.len();
         self.held_bytes += bytes;
         match (self.sections.back_mut(), &hold) {
@@ -398,9 +399,12 @@ impl Intake {
     }
 }
 
-/// Tells whether a repeated publish says the same. A topic given by its alias has the digest of an empty one,
+/// Tells whether a repeated publish says the same; asked for at QoS 1 only, 0 at the others. A topic given by its alias has the digest of an empty one,
 /// then and when it is repeated.
 fn content(publish: &Publish<'_>) -> u64 {
+    if publish.qos != 1 {
+        return 0;
+    }
     let mut hasher = DefaultHasher::new();
     publish.topic.hash(&mut hasher);
     publish.payload.hash(&mut hasher);

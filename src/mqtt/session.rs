@@ -39,7 +39,7 @@ pub(crate) struct Kept {
 struct Undecided {
     id: u16,
     qos: u8,
-    /// A digest of topic and payload: another message may come under the same identifier.
+    /// A digest of topic and payload at QoS 1: another message may come under the same identifier.
     content: u64,
     gate: Arc<Gate>,
 }
