@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod gateway;
+pub mod journal;
 pub mod management;
 pub mod model;
 pub mod mqtt;

@@ -12,6 +12,7 @@ use actix_web::http::header::ContentType;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use serde_json::{Value, json};
 
+use crate::journal::disk::Health;
 use crate::source::Condition;
 use crate::source::readiness::Readiness;
 use crate::telemetry::METRICS;
@@ -47,16 +48,28 @@ async fn healthz() -> HttpResponse {
     HttpResponse::Ok().json(json!({ "status": "ok" }))
 }
 
-/// Events can arrive from every source: 200, else 503. The body says which source fails, and why.
+/// Events can arrive from every source and be kept: 200, else 503. The body says what fails, and why.
 async fn readyz(readiness: web::Data<Readiness>) -> HttpResponse {
     let sources = readiness.sources();
-    let ready =
-        readiness.is_serving() && sources.iter().all(|(_, condition)| *condition == Condition::Running);
+    let journal = readiness.journal();
+    let ready = readiness.is_serving()
+        && !matches!(journal, Some(Health::Failing { .. }))
+        && sources.iter().all(|(_, condition)| *condition == Condition::Running);
     let body = json!({
         "status": if ready { "ready" } else { "not ready" },
+        "journal": journal.as_ref().map(journal_json),
         "sources": sources.iter().map(|(name, condition)| source_json(name, condition)).collect::<Vec<_>>(),
     });
     if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
+}
+
+fn journal_json(health: &Health) -> Value {
+    match health {
+        Health::Writing => json!({ "state": "writing" }),
+        Health::Failing { error, since } => {
+            json!({ "state": "failing", "error": error, "since": rfc3339(*since) })
+        }
+    }
 }
 
 fn source_json(name: &str, condition: &Condition) -> Value {

@@ -10,7 +10,10 @@ use crate::config::Settings;
 use crate::engine::chain::Ground;
 use crate::engine::{StopAll, SupervisorActor};
 use crate::gateway::{Directory, Listener};
+use crate::journal::disk::Disk;
+use crate::journal::{self, Journals};
 use crate::management;
+use crate::model::gateway::Durability;
 use crate::model::trigger::Action;
 use crate::mqtt;
 use crate::source::readiness::Readiness;
@@ -39,6 +42,9 @@ pub enum ServeError {
     /// The embedded MQTT server does not start.
     #[error("failed to start the MQTT server: {0}")]
     Mqtt(#[from] mqtt::StartError),
+    /// The journal cannot be opened.
+    #[error("failed to open the journal in data_dir: {0}")]
+    Journal(#[from] journal::disk::OpenError),
     /// A trigger cannot run.
     #[error("failed to {0}")]
     Chain(#[from] crate::engine::chain::ChainError),
@@ -85,7 +91,15 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         settings.mqtt.as_ref().map(|mqtt| bind("mqtt", "mqtt.listen", mqtt.listen)).transpose()?;
     let gateway_address = gateway_socket.local_addr()?;
 
-    let directory = Arc::new(Directory::new(&resources.gateways, settings.gateway.max_connections));
+    let paths = journal::paths(&resources.gateways);
+    let needs_disk = paths.values().any(|(durability, _)| *durability == Durability::Disk);
+    let disk = needs_disk.then(|| Disk::open(&settings.data_dir, &paths)).transpose()?.map(Arc::new);
+    let journals = Arc::new(Journals::new(&paths, disk.clone()));
+    if let Some(disk) = &disk {
+        readiness.watch_journal(disk.health());
+    }
+    let max_connections = settings.gateway.max_connections;
+    let directory = Arc::new(Directory::new(&resources.gateways, max_connections, &journals));
     let workers = settings.gateway.workers.unwrap_or(cores);
     let listener = Listener::start(gateway_socket, workers, Arc::clone(&directory))?;
     let (management, management_task) = management::start(management_socket, Arc::clone(&readiness))?;
@@ -101,14 +115,19 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     let ground = Ground {
         mqtt: mqtt.clone(),
         runtime,
+        journals,
         node: settings.node.to_string(),
         readiness: Arc::clone(&readiness),
         arbiters: arbiters.iter().map(Arbiter::handle).collect(),
     };
     let supervisor = SupervisorActor::new(ground, resources, directory, listener.workers())?;
     let sources = supervisor.sources();
+    if let Some(disk) = &disk {
+        disk.retire_others().map_err(crate::engine::chain::ChainError::from)?;
+    }
     // Only now that every source has its link, or what devices repeat after a restart would be lost.
     if let Some(mqtt) = &mqtt {
+        mqtt.recall(disk.iter().flat_map(|disk| disk.take_all_repeats()));
         mqtt.open();
     }
     let supervisor = supervisor.start();
@@ -134,6 +153,9 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         }
         listener.stop(settings.gateway.drain).await;
         management.stop(false).await;
+        if let Some(disk) = disk {
+            let _ = actix_rt::task::spawn_blocking(move || disk.close()).await;
+        }
         for arbiter in arbiters {
             arbiter.stop();
             // Off this thread, which listens for the second signal. A thread that panicked has been logged.

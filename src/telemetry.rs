@@ -9,7 +9,8 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
 
 /// The process-wide counters.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
@@ -50,10 +51,26 @@ pub struct Metrics {
     pub oversize_events: Counter,
     /// WebSocket connections open.
     pub websocket_connections: Gauge<i64, AtomicI64>,
+    /// Responses of server-sent events open.
+    pub event_streams: Gauge<i64, AtomicI64>,
     /// WebSocket connections ended, by reason.
     pub websocket_closed: Family<Reason, Counter>,
     /// WebSocket handshakes refused, by reason.
     pub websocket_refused: Family<Reason, Counter>,
+    /// Commits of the journal.
+    pub journal_commits: Counter,
+    /// How long they took, in seconds.
+    pub journal_commit_seconds: Histogram,
+    /// Events written to the journal; one for each source that has it.
+    pub journal_events: Counter,
+    /// Commits that failed and were, or will be, tried again.
+    pub journal_failures: Counter,
+    /// Clients that fell behind further than they may, by what was done with them.
+    pub slow_clients: Family<Reason, Counter>,
+    /// Events that clients with `drop_oldest` missed.
+    pub slow_client_dropped: Counter,
+    /// Clients that asked for what they missed, by what they could be given.
+    pub resumes: Family<Reason, Counter>,
     /// Panics that were contained, by actor.
     pub actor_panics: Family<ActorLabel, Counter>,
     /// Actors that were started again after their end, by actor.
@@ -73,8 +90,16 @@ impl Metrics {
             batches: Family::default(),
             oversize_events: Counter::default(),
             websocket_connections: Gauge::default(),
+            event_streams: Gauge::default(),
             websocket_closed: Family::default(),
             websocket_refused: Family::default(),
+            journal_commits: Counter::default(),
+            journal_commit_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
+            journal_events: Counter::default(),
+            journal_failures: Counter::default(),
+            slow_clients: Family::default(),
+            slow_client_dropped: Counter::default(),
+            resumes: Family::default(),
             actor_panics: Family::default(),
             actor_restarts: Family::default(),
         };
@@ -92,8 +117,21 @@ impl Metrics {
         r.register("batches", "Batches closed", m.batches.clone());
         r.register("oversize_events", "Events larger than a message may be", m.oversize_events.clone());
         r.register("websocket_connections", "WebSocket connections open", m.websocket_connections.clone());
+        r.register("event_streams", "Responses of server-sent events open", m.event_streams.clone());
         r.register("websocket_closed", "WebSocket connections ended", m.websocket_closed.clone());
         r.register("websocket_refused", "WebSocket handshakes refused", m.websocket_refused.clone());
+        r.register("journal_commits", "Commits of the journal", m.journal_commits.clone());
+        let seconds = m.journal_commit_seconds.clone();
+        r.register_with_unit("journal_commit", "Time of a commit", Unit::Seconds, seconds);
+        r.register("journal_events", "Events written to the journal", m.journal_events.clone());
+        r.register("journal_failures", "Commits of the journal that failed", m.journal_failures.clone());
+        r.register("slow_clients", "Clients that fell too far behind", m.slow_clients.clone());
+        r.register(
+            "slow_client_dropped",
+            "Events that slow clients missed by their path's policy",
+            m.slow_client_dropped.clone(),
+        );
+        r.register("resumes", "Clients that asked for what they missed", m.resumes.clone());
         r.register("actor_panics", "Panics contained", m.actor_panics.clone());
         r.register("actor_restarts", "Actors started again", m.actor_restarts.clone());
         m

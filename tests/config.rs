@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use triggercast::config::{self, ContainerEventType, Settings};
-use triggercast::model::gateway::DEFAULT_BACKLOG_BYTES;
+use triggercast::model::gateway::GatewayPath;
 use triggercast::model::secret::Password;
 use triggercast::model::trigger::{BatchSettings, TriggerSource};
 use triggercast::telemetry::LogFormat;
@@ -229,7 +229,7 @@ fn forms_that_are_accepted() {
     .unwrap();
     assert_eq!((settings.gateway.drain, settings.gateway.workers), (Duration::ZERO, Some(256)));
     assert_eq!(settings.log.format, LogFormat::Json);
-    assert_eq!(settings.resources.gateways[0].paths[0].backlog_bytes, DEFAULT_BACKLOG_BYTES);
+    assert_eq!(settings.resources.gateways[0].paths[0], GatewayPath::new("/ws"));
     let origins = r#"["https://a.example", "http://localhost:3000", "http://[::1]:80", "app://x"]"#;
     let origins = origins.replace(":80\"", ":81\"");
     let settings = parse(&changed(
@@ -375,6 +375,12 @@ fn faults_say_what_and_where() {
         ("long path", paths(&format!("{{ /{long}: {{}}, /ws: {{}}, /images: {{}} }}"))),
         ("small backlog", paths("{ /ws: { backlog_bytes: 65535 }, /images: {} }")),
         ("large backlog", paths("{ /ws: { backlog_bytes: 1073741825 }, /images: {} }")),
+        ("durability", paths("{ /ws: { durability: ram }, /images: {} }")),
+        ("slow clients", paths("{ /ws: { slow_clients: cut }, /images: {} }")),
+        ("no events kept", paths("{ /ws: { retention: { events: 0 } }, /images: {} }")),
+        ("few bytes kept", paths("{ /ws: { retention: { bytes: 1023 } }, /images: {} }")),
+        ("no age", paths("{ /ws: { retention: { age: 0s } }, /images: {} }")),
+        ("unknown key of retention", paths("{ /ws: { retention: { evnts: 3 } }, /images: {} }")),
         ("path option", paths("{ /ws: { retention: 1 }, /images: {} }")),
         ("domain with scheme", gateway("domain: \"ws://a.example\"")),
         (

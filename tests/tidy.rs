@@ -11,14 +11,18 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("telemetry", &["model"]),
     ("config", &["model", "telemetry"]),
+    ("journal", &["model", "telemetry"]),
     ("mqtt", &["model", "telemetry"]),
-    ("gateway", &["model", "telemetry"]),
-    ("batch", &["gateway", "model", "telemetry"]),
-    ("source", &["batch", "mqtt", "model", "telemetry"]),
-    ("engine", &["source", "batch", "gateway", "mqtt", "model", "telemetry"]),
-    ("management", &["source", "model", "telemetry"]),
-    ("cli", &["config", "model", "telemetry"]),
-    ("server", &["management", "engine", "source", "gateway", "mqtt", "config", "model", "telemetry"]),
+    ("gateway", &["journal", "model", "telemetry"]),
+    ("batch", &["gateway", "journal", "model", "telemetry"]),
+    ("source", &["batch", "mqtt", "journal", "model", "telemetry"]),
+    ("engine", &["source", "batch", "gateway", "mqtt", "journal", "model", "telemetry"]),
+    ("management", &["source", "journal", "model", "telemetry"]),
+    ("cli", &["config", "journal", "model", "telemetry"]),
+    (
+        "server",
+        &["management", "engine", "source", "gateway", "mqtt", "journal", "config", "model", "telemetry"],
+    ),
 ];
 
 /// Crates that only these files may name.
@@ -28,6 +32,7 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("rmqtt_codec", &["src/mqtt/"]),
     ("anyhow", &["src/main.rs", "src/cli/"]),
     ("tokio_tungstenite", &["src/cli/listen"]),
+    ("rusqlite", &["src/journal/"]),
 ];
 
 /// Lines of a source file without its tests.

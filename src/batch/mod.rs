@@ -3,7 +3,8 @@
 //! Owns the open batch. The SourceActor sends it groups of events; it sends closed batches to the
 //! GatewayActor and takes nothing more until the gateway has them. Its mailbox holds [`MAILBOX`] groups;
 //! when it is full the SourceActor waits, and with it, in the end, the publisher. On [`Drain`] it closes
-//! the open batch.
+//! the open batch. For a path on disk every batch names the stretch of its source that it holds, so that the
+//! journal knows after a restart what was broadcast and what was not.
 
 pub mod buffer;
 
@@ -14,10 +15,11 @@ use actix::prelude::*;
 
 use self::buffer::{Batch, Buffer, Close};
 use crate::gateway::Broadcast;
+use crate::journal::Origin;
+use crate::journal::disk::ActionId;
 use crate::model::event::Event;
 use crate::model::gateway::PathKey;
 use crate::model::id::Id;
-use crate::model::message;
 use crate::model::trigger::BatchSettings;
 use crate::telemetry::{self, METRICS};
 
@@ -37,6 +39,12 @@ pub struct BatchActor {
     buffer: Buffer,
     target: PathKey,
     gateway: Recipient<Broadcast>,
+    /// The action in the journal, for a path on disk.
+    action: Option<ActionId>,
+    /// The offset in the source of the next event to take; earlier ones are known.
+    next: u64,
+    /// The offset of the first event that the gateway does not have.
+    unsent: u64,
     /// Batches that closed and are not on their way yet.
     closed: Vec<Batch>,
     /// The gateway has not taken the last batches yet. A timer can run in between; its batch comes after.
@@ -51,6 +59,8 @@ pub struct BatchActor {
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "Result<(), Lost>")]
 pub struct Push {
+    /// The offset of the first event in its source.
+    pub first: u64,
     /// The events, shared with the other actions of the source.
     pub events: Arc<[Event]>,
 }
@@ -71,10 +81,21 @@ fn now() -> Instant {
 }
 
 impl BatchActor {
-    /// Batches for the path `target` of `gateway`.
-    pub fn new(trigger: Id, settings: BatchSettings, target: PathKey, gateway: Recipient<Broadcast>) -> Self {
+    /// Batches for the path `target` of `gateway`, from the event at `next` on. `action` is the journal's name for it,
+    /// if the path is on disk.
+    pub fn new(
+        trigger: Id,
+        settings: BatchSettings,
+        target: PathKey,
+        gateway: Recipient<Broadcast>,
+        action: Option<ActionId>,
+        next: u64,
+    ) -> Self {
         let buffer = Buffer::new(settings);
         Self {
+            action,
+            next,
+            unsent: next,
             trigger,
             settings,
             buffer,
@@ -100,9 +121,11 @@ impl Handler<Push> for BatchActor {
     type Result = Result<(), Lost>;
 
     fn handle(&mut self, push: Push, ctx: &mut Self::Context) -> Self::Result {
+        let known = self.next.saturating_sub(push.first) as usize;
+        self.next = self.next.max(push.first + push.events.len() as u64);
         self.decide(ctx, |buffer, closed| {
             let now = now();
-            for event in push.events.iter() {
+            for event in push.events.iter().skip(known) {
                 buffer.push(event.clone(), now, closed);
             }
         })
@@ -149,14 +172,19 @@ impl BatchActor {
             return;
         }
         self.sending = true;
-        let texts = self.closed.iter().map(|batch| message::join(&batch.events)).collect();
+        let mut batches = Vec::with_capacity(self.closed.len());
+        let mut events = 0;
         for batch in std::mem::take(&mut self.closed) {
             telemetry::count(&METRICS.batches, batch.close.name());
             if batch.close == Close::Oversize {
                 self.report_oversize(&batch);
             }
+            events += batch.events.len() as u64;
+            batches.push(batch.events);
         }
-        let broadcast = Broadcast { path: self.target.path.clone(), texts };
+        let origin = self.action.map(|action| Origin { action, first: self.unsent });
+        self.unsent += events;
+        let broadcast = Broadcast { path: self.target.path.clone(), origin, batches: Arc::new(batches) };
         ctx.wait(self.gateway.send(broadcast).into_actor(self).map(|sent, actor, ctx| {
             actor.sending = false;
             if sent.is_err() {
@@ -212,16 +240,19 @@ impl Handler<End> for BatchActor {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use bytes::Bytes;
     use tokio::sync::Semaphore;
     use uuid::Uuid;
 
     use super::*;
+    use crate::model::message;
 
     /// Stands for a gateway: keeps the texts, and takes a message only when it has a permit.
     struct Recorder {
         texts: Arc<Mutex<Vec<String>>>,
+        origins: Arc<Mutex<Vec<u64>>>,
         permits: Arc<Semaphore>,
     }
 
@@ -234,9 +265,12 @@ mod tests {
 
         fn handle(&mut self, broadcast: Broadcast, _: &mut Self::Context) -> Self::Result {
             let (texts, permits) = (Arc::clone(&self.texts), Arc::clone(&self.permits));
+            let origins = Arc::clone(&self.origins);
             Box::pin(async move {
                 permits.acquire().await.unwrap().forget();
-                let new = broadcast.texts.iter().map(|text| String::from_utf8(text.to_vec()).unwrap());
+                let text = |batch: &Vec<Event>| String::from_utf8(message::join(batch).to_vec()).unwrap();
+                let new = broadcast.batches.iter().map(text);
+                origins.lock().unwrap().push(broadcast.origin.unwrap().first);
                 texts.lock().unwrap().extend(new);
             })
         }
@@ -245,21 +279,32 @@ mod tests {
     struct Bench {
         batch: Addr<BatchActor>,
         texts: Arc<Mutex<Vec<String>>>,
+        /// The offset of each broadcast's first event.
+        origins: Arc<Mutex<Vec<u64>>>,
+        next: AtomicU64,
         permits: Arc<Semaphore>,
     }
 
     impl Bench {
         fn new(max_count: usize, max_bytes: usize, cutoff: Duration, permits: usize) -> Self {
             let (texts, permits) = (Arc::default(), Arc::new(Semaphore::new(permits)));
-            let gateway = Recorder { texts: Arc::clone(&texts), permits: Arc::clone(&permits) }.start();
+            let origins = Arc::default();
+            let recorder = Recorder {
+                texts: Arc::clone(&texts),
+                origins: Arc::clone(&origins),
+                permits: Arc::clone(&permits),
+            };
+            let gateway = recorder.start();
             let target = PathKey { gateway_id: "main".into(), path: "/ws".into() };
             let settings = BatchSettings { max_count, max_bytes, cutoff };
-            let batch = BatchActor::new("t".into(), settings, target, gateway.recipient()).start();
-            Self { batch, texts, permits }
+            let batch =
+                BatchActor::new("t".into(), settings, target, gateway.recipient(), Some(7), 100).start();
+            Self { batch, texts, origins, next: AtomicU64::new(100), permits }
         }
 
         async fn push(&self, jsons: &[&'static str]) -> Result<(), Lost> {
-            self.batch.send(push(jsons)).await.unwrap()
+            let first = self.next.fetch_add(jsons.len() as u64, Ordering::Relaxed);
+            self.batch.send(push(first, jsons)).await.unwrap()
         }
 
         async fn texts(&self, count: usize) -> Vec<String> {
@@ -273,10 +318,10 @@ mod tests {
         }
     }
 
-    fn push(jsons: &[&'static str]) -> Push {
+    fn push(first: u64, jsons: &[&'static str]) -> Push {
         let event =
             |json: &&'static str| Event { id: Uuid::nil(), json: Bytes::from_static(json.as_bytes()) };
-        Push { events: jsons.iter().map(event).collect() }
+        Push { first, events: jsons.iter().map(event).collect() }
     }
 
     #[actix::test]
@@ -317,7 +362,7 @@ mod tests {
         let bench = Bench::new(1, 1000, Duration::from_secs(60), 0);
         bench.push(&["1"]).await.unwrap();
         let mut queued = 1;
-        while bench.batch.try_send(push(&["1"])).is_ok() {
+        while bench.batch.try_send(push(100 + queued as u64, &["1"])).is_ok() {
             queued += 1;
             assert!(queued <= MAILBOX + 3, "the mailbox has no bound");
         }
@@ -325,6 +370,17 @@ mod tests {
         bench.permits.add_permits(1000);
         bench.batch.send(Drain).await.unwrap();
         assert_eq!(bench.texts.lock().unwrap().len(), queued);
+    }
+
+    #[actix::test]
+    async fn a_run_names_the_offset_of_its_first_event_and_known_events_are_left_out() {
+        let bench = Bench::new(2, 1000, Duration::from_secs(60), 100);
+        bench.push(&["1", "2", "3"]).await.unwrap();
+        // As after a start over: the first three come again.
+        bench.batch.send(push(100, &["1", "2", "3", "4"])).await.unwrap().unwrap();
+        bench.batch.send(Drain).await.unwrap();
+        assert_eq!(*bench.texts.lock().unwrap(), [r#"{"messages":[1,2]}"#, r#"{"messages":[3,4]}"#]);
+        assert_eq!(*bench.origins.lock().unwrap(), [100, 102]);
     }
 
     #[actix::test]

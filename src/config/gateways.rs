@@ -1,14 +1,21 @@
 //! `gateways`: ids, domains, origins and paths.
 
+use std::time::Duration;
+
 use super::accounts::items;
 use super::fields::{Fields, Reading, Value, quote};
-use super::scalar::{declared_id, whole};
+use super::scalar::{declared_id, duration, whole, word};
 use super::unique::Unique;
-use crate::model::gateway::{DEFAULT_BACKLOG_BYTES, Gateway, GatewayPath};
+use crate::model::gateway::{Durability, Gateway, GatewayPath, Retention, SlowClients};
 
 const MIN_BACKLOG: usize = 65_536;
 const MAX_BACKLOG: usize = 1_073_741_824;
 const MAX_PATH: usize = 256;
+const MIN_KEPT_BYTES: usize = 1024;
+const MAX_KEPT_BYTES: usize = 1_099_511_627_776;
+const MAX_KEPT_EVENTS: usize = 1_000_000_000;
+const MIN_AGE: Duration = Duration::from_secs(1);
+const MAX_AGE: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Reads `gateways`.
 pub(super) fn read(root: &mut Fields<'_>, reading: &mut Reading) -> Vec<Gateway> {
@@ -45,14 +52,49 @@ fn paths(value: &Value<'_>, reading: &mut Reading) -> Vec<GatewayPath> {
             options.fault(reading, format_args!("the path {} {rule}", quote(path)));
         }
         let mut fields = options.fields(reading);
-        let backlog_bytes = fields
-            .get("backlog_bytes")
-            .and_then(|value| whole(&value, MIN_BACKLOG..=MAX_BACKLOG, reading))
-            .unwrap_or(DEFAULT_BACKLOG_BYTES);
+        let mut settings = GatewayPath::new(path);
+        if let Some(value) = fields.get("durability") {
+            const WORDS: &[(&str, Durability)] =
+                &[("disk", Durability::Disk), ("memory", Durability::Memory)];
+            settings.durability = word(&value, WORDS, reading).unwrap_or_default();
+        }
+        if let Some(value) = fields.get("slow_clients") {
+            const WORDS: &[(&str, SlowClients)] = &[
+                ("replay", SlowClients::Replay),
+                ("drop_oldest", SlowClients::DropOldest),
+                ("disconnect", SlowClients::Disconnect),
+            ];
+            settings.slow_clients = word(&value, WORDS, reading).unwrap_or_default();
+        }
+        if let Some(value) = fields.get("backlog_bytes") {
+            let bytes = whole(&value, MIN_BACKLOG..=MAX_BACKLOG, reading);
+            settings.backlog_bytes = bytes.unwrap_or(settings.backlog_bytes);
+        }
+        if let Some(value) = fields.get("retention") {
+            settings.retention = retention(&value, reading);
+        }
         fields.finish(reading);
-        paths.push(GatewayPath { path: path.to_owned(), backlog_bytes });
+        paths.push(settings);
     }
     paths
+}
+
+fn retention(value: &Value<'_>, reading: &mut Reading) -> Retention {
+    let mut retention = Retention::default();
+    let mut fields = value.fields(reading);
+    if let Some(value) = fields.get("bytes") {
+        let bytes = whole(&value, MIN_KEPT_BYTES..=MAX_KEPT_BYTES, reading);
+        retention.bytes = bytes.map_or(retention.bytes, |bytes| bytes as u64);
+    }
+    if let Some(value) = fields.get("events") {
+        let events = whole(&value, 1..=MAX_KEPT_EVENTS, reading);
+        retention.events = events.map_or(retention.events, |events| events as u64);
+    }
+    if let Some(value) = fields.get("age") {
+        retention.age = duration(&value, MIN_AGE..=MAX_AGE, reading).unwrap_or(retention.age);
+    }
+    fields.finish(reading);
+    retention
 }
 
 /// A path is compared with the request's bytes, so it holds only what a URL path holds unescaped.

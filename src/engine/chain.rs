@@ -5,12 +5,14 @@ use std::sync::Arc;
 use actix::prelude::*;
 use tokio::runtime::Handle;
 
-use super::plan::{ChainPlan, Place};
+use super::plan::{BatchPlan, ChainPlan, Place};
 use crate::batch::{BatchActor, Drain};
 use crate::gateway::GatewayActor;
+use crate::journal::disk::ActionId;
+use crate::journal::{Journals, ReadError};
 use crate::model::id::Id;
 use crate::mqtt;
-use crate::source::actor::{SourceActor, Stop};
+use crate::source::actor::{Log, SourceActor, Stop};
 use crate::source::embedded::EmbeddedSource;
 use crate::source::mqtt::MqttSource;
 use crate::source::readiness::Readiness;
@@ -25,6 +27,8 @@ pub struct Ground {
     pub mqtt: Option<Arc<mqtt::Server>>,
     /// Where the clients of external brokers run.
     pub runtime: Handle,
+    /// Where events and batches are kept.
+    pub journals: Arc<Journals>,
     /// The name that external brokers know this process by.
     pub node: String,
     /// Told about every source.
@@ -42,6 +46,9 @@ pub enum ChainError {
     /// The embedded server refuses the link.
     #[error("open the source: {0}")]
     Link(#[from] mqtt::LinkError),
+    /// The journal does not answer.
+    #[error("open the journal: {0}")]
+    Journal(#[from] ReadError),
     /// An action's gateway does not run.
     #[error("find the gateway '{0}'")]
     NoGateway(Id),
@@ -71,23 +78,27 @@ impl Chain {
                     .ok_or(ChainError::NoGateway(batch.target.gateway_id.clone()))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let source = open(ground, &plan)?;
+        let log = journal(ground, &plan)?;
+        let source = open(ground, &plan, log.0.is_some())?;
         let name = plan.source.to_string();
         ground.readiness.watch(name, source.condition());
+        let (log, actions) = log;
         let arbiter = &ground.arbiters[number % ground.arbiters.len()];
         let batches: Vec<_> = plan
             .batches
             .iter()
             .cloned()
             .zip(gateways)
-            .map(|(batch, gateway)| {
+            .zip(actions)
+            .map(|((batch, gateway), (action, next))| {
                 BatchActor::start_in_arbiter(arbiter, move |_| {
-                    BatchActor::new(batch.trigger, batch.settings, batch.target, gateway.recipient())
+                    let BatchPlan { trigger, settings, target, .. } = batch;
+                    BatchActor::new(trigger, settings, target, gateway.recipient(), action, next)
                 })
             })
             .collect();
         let fed = batches.clone();
-        let source = SourceActor::start_in_arbiter(arbiter, move |_| SourceActor::new(source, fed));
+        let source = SourceActor::start_in_arbiter(arbiter, move |_| SourceActor::new(source, fed, log));
         Ok(Self { plan, source, batches })
     }
 
@@ -119,15 +130,44 @@ impl Chain {
     }
 }
 
-fn open(ground: &Ground, plan: &ChainPlan) -> Result<Box<dyn Source>, ChainError> {
+/// An action in the journal, if its path is on disk, and the offset it begins with.
+type Standing = (Option<ActionId>, u64);
+
+/// What the journal knows of a chain: where its source's events are written, and what each action has not had.
+fn journal(ground: &Ground, plan: &ChainPlan) -> Result<(Option<Log>, Vec<Standing>), ChainError> {
+    let on_disk = |batch: &BatchPlan| ground.journals.is_on_disk(&batch.target);
+    let disk = ground.journals.disk().filter(|_| plan.batches.iter().any(on_disk));
+    let Some(disk) = disk else { return Ok((None, vec![(None, 0); plan.batches.len()])) };
+    let source = disk.source(&plan.source.to_string())?;
+    // For paths in memory: what came before this start is gone.
+    let now = disk.flushed(source)?;
+    let place = |batch: &BatchPlan| -> Result<Standing, ChainError> {
+        if !on_disk(batch) {
+            return Ok((None, now));
+        }
+        let action = disk.action(&batch.trigger, batch.number, source, &batch.target)?;
+        Ok((Some(action), disk.cursor(action)))
+    };
+    let places = plan.batches.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+    let from = places.iter().map(|(_, next)| *next).min().unwrap_or(now);
+    let is_mixed = places.iter().any(|(action, _)| action.is_none());
+    Ok((Some(Log { disk: Arc::clone(disk), source, from, is_mixed }), places))
+}
+
+fn open(ground: &Ground, plan: &ChainPlan, is_logged: bool) -> Result<Box<dyn Source>, ChainError> {
     Ok(match &plan.place {
         Place::Embedded => {
             let server = ground.mqtt.as_ref().ok_or(ChainError::NoServer)?;
-            Box::new(EmbeddedSource::new(server.link(&plan.source, SOURCE_QUEUE)?))
+            let link = server.link(&plan.source, SOURCE_QUEUE)?;
+            if !is_logged {
+                link.set_unlogged();
+            }
+            Box::new(EmbeddedSource::new(link))
         }
         Place::External { broker, aliases, devices } => {
             let spec = source_mqtt::MqttSourceSpec::new(&plan.source, broker, aliases, &ground.node);
-            Box::new(MqttSource::start(spec.of_devices(devices), &ground.runtime))
+            let repeats = ground.journals.disk().and_then(|disk| disk.take_repeats(spec.session()));
+            Box::new(MqttSource::start(spec.of_devices(devices).recalling(repeats), &ground.runtime))
         }
     })
 }
@@ -146,7 +186,7 @@ mod tests {
     use crate::mqtt::Limits;
 
     fn resources() -> Resources {
-        let path = GatewayPath { path: "/ws".into(), backlog_bytes: 1 << 20 };
+        let path = GatewayPath::new("/ws");
         let source =
             TriggerSource::IotMessage { registry_id: "factory".into(), device_id: None, mqtt_topic: None };
         let target = PathKey { gateway_id: "main".into(), path: "/ws".into() };
@@ -181,11 +221,12 @@ mod tests {
         let ground = Ground {
             mqtt: mqtt.then(|| Arc::new(server)),
             runtime: Handle::current(),
+            journals: Arc::new(Journals::in_memory(&resources.gateways)),
             node: "test".into(),
             readiness: Arc::default(),
             arbiters: vec![Arbiter::current()],
         };
-        let directory = Arc::new(Directory::new(&resources.gateways, 1));
+        let directory = Arc::new(Directory::new(&resources.gateways, 1, &ground.journals));
         SupervisorActor::new(ground, &resources, directory, Arc::new(Workers::default()))
     }
 

@@ -17,6 +17,7 @@ use futures_util::future::join_all;
 use self::chain::{Chain, ChainError, Ground};
 use self::plan::ChainPlan;
 use crate::gateway::{Directory, Flush, GatewayActor, Workers};
+use crate::journal::disk::{Disk, Health};
 use crate::model::Resources;
 use crate::model::id::Id;
 use crate::telemetry::{self, METRICS};
@@ -111,7 +112,11 @@ impl SupervisorActor {
             METRICS.count_restart("SourceActor");
             self.waiting.push(chain.plan().clone());
         }
-        for (number, plan) in std::mem::take(&mut self.waiting).into_iter().enumerate() {
+        // Starting a chain asks the journal, which does not answer while it cannot write.
+        let writes = |disk: &Arc<Disk>| *disk.health().borrow() == Health::Writing;
+        let can_start = self.ground.journals.disk().is_none_or(writes);
+        let waiting = if can_start { std::mem::take(&mut self.waiting) } else { Vec::new() };
+        for (number, plan) in waiting.into_iter().enumerate() {
             match self.start_chain(number, plan.clone()) {
                 Ok(chain) => self.chains.push(chain),
                 Err(error) => {

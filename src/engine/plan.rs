@@ -40,6 +40,8 @@ pub enum Place {
 pub struct BatchPlan {
     /// The trigger's name.
     pub trigger: Id,
+    /// Which of its actions this is, counted from 0.
+    pub number: usize,
     /// When its batches close.
     pub settings: BatchSettings,
     /// Where they go.
@@ -55,10 +57,13 @@ pub fn plan(resources: &Resources) -> Vec<ChainPlan> {
             place: place(resources, &trigger.source),
             batches: Vec::new(),
         });
-        chain.batches.extend(trigger.actions.iter().map(|action| match action {
-            Action::GatewayWebsocketBroadcast { target, .. } => {
-                BatchPlan { trigger: trigger.name.clone(), settings: trigger.batch, target: target.clone() }
-            }
+        chain.batches.extend(trigger.actions.iter().enumerate().map(|(number, action)| match action {
+            Action::GatewayWebsocketBroadcast { target, .. } => BatchPlan {
+                trigger: trigger.name.clone(),
+                number,
+                settings: trigger.batch,
+                target: target.clone(),
+            },
         }));
     }
     chains.into_values().collect()

@@ -17,6 +17,8 @@ pub(super) enum Close {
     Restart,
     /// 1013: the client fell too far behind.
     TooSlow,
+    /// 1013: the client fell behind so far that the journal does not keep what it missed.
+    Gone,
 }
 
 impl Close {
@@ -28,7 +30,7 @@ impl Close {
             Self::NotUtf8 => 1007,
             Self::TooBig => 1009,
             Self::Restart => 1012,
-            Self::TooSlow => 1013,
+            Self::TooSlow | Self::Gone => 1013,
         }
     }
 
@@ -42,6 +44,7 @@ impl Close {
             Self::TooBig => "frame over 32768 or message over 131072 bytes",
             Self::Restart => "the server restarts, connect again",
             Self::TooSlow => "too slow, connect again",
+            Self::Gone => "what comes next is kept no more, connect again",
         }
     }
 
@@ -55,6 +58,7 @@ impl Close {
             Self::TooBig => "too_big",
             Self::Restart => "restart",
             Self::TooSlow => "too_slow",
+            Self::Gone => "gone",
         }
     }
 
@@ -71,7 +75,7 @@ mod tests {
     #[test]
     fn reasons_fit_a_control_frame() {
         use Close::*;
-        for close in [Idle, Lifetime, Protocol, NotUtf8, TooBig, Restart, TooSlow] {
+        for close in [Idle, Lifetime, Protocol, NotUtf8, TooBig, Restart, TooSlow, Gone] {
             assert!(close.reason().is_ascii() && close.reason().len() <= 123);
             assert!((1001..=1013).contains(&close.code()));
         }

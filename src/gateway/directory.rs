@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
+use super::history::{History, PathHistory};
 use super::refusal::Refusal;
-use crate::model::gateway::{Gateway, MAX_WORKERS, PathKey};
+use super::segment::Format;
+use crate::journal::{Journal, Journals};
+use crate::model::gateway::{Gateway, MAX_WORKERS, PathKey, SlowClients};
 use crate::model::id::Id;
 
 /// The gateways that clients can reach just now.
@@ -31,24 +34,38 @@ pub(super) struct GatewayEntry {
 pub(super) struct PathEntry {
     pub(super) key: PathKey,
     pub(super) backlog_bytes: usize,
+    pub(super) slow_clients: SlowClients,
+    /// Where the path's order is.
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) history: PathHistory,
     /// Open sessions by worker; a worker without sessions is not sent a batch.
     sessions: Box<[AtomicUsize]>,
+    /// The same for clients of server-sent events.
+    streams: Box<[AtomicUsize]>,
 }
 
 impl PathEntry {
-    /// Counts a session that opens on a worker. Call it before the client hears that it is connected.
-    pub(super) fn enter(&self, worker: usize) {
-        self.sessions[worker % MAX_WORKERS].fetch_add(1, Ordering::AcqRel);
+    /// Counts a client that comes to a worker. Call it before the client hears that it is connected, and before
+    /// the journal is read for it.
+    pub(super) fn enter(&self, format: Format, worker: usize) {
+        self.clients(format)[worker % MAX_WORKERS].fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Counts a session that has ended.
-    pub(super) fn leave(&self, worker: usize) {
-        self.sessions[worker % MAX_WORKERS].fetch_sub(1, Ordering::AcqRel);
+    /// Counts a client that has gone.
+    pub(super) fn leave(&self, format: Format, worker: usize) {
+        self.clients(format)[worker % MAX_WORKERS].fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Whether a worker may have sessions on this path.
-    pub(super) fn is_open_on(&self, worker: usize) -> bool {
-        self.sessions[worker % MAX_WORKERS].load(Ordering::Acquire) > 0
+    /// Whether a worker may have clients of this format on this path.
+    pub(super) fn is_open_on(&self, format: Format, worker: usize) -> bool {
+        self.clients(format)[worker % MAX_WORKERS].load(Ordering::Acquire) > 0
+    }
+
+    fn clients(&self, format: Format) -> &[AtomicUsize] {
+        match format {
+            Format::WebSocket => &self.sessions,
+            Format::EventStream => &self.streams,
+        }
     }
 }
 
@@ -64,7 +81,8 @@ impl Drop for Place {
 
 impl Directory {
     /// The directory of `gateways`, with at most `max_connections` sessions over all of them.
-    pub fn new(gateways: &[Gateway], max_connections: usize) -> Self {
+    pub fn new(gateways: &[Gateway], max_connections: usize, journals: &Journals) -> Self {
+        let history = Arc::new(History::new());
         let directory = Self {
             gateways: DashMap::new(),
             domains: DashMap::new(),
@@ -72,11 +90,22 @@ impl Directory {
             max_connections,
         };
         for gateway in gateways {
-            let paths = gateway.paths.iter().map(|path| {
+            let paths = gateway.paths.iter().filter_map(|path| {
                 let key = PathKey { gateway_id: gateway.id.clone(), path: path.path.as_str().into() };
-                let sessions = (0..MAX_WORKERS).map(|_| AtomicUsize::new(0)).collect();
-                let entry = PathEntry { key, backlog_bytes: path.backlog_bytes, sessions };
-                (path.path.clone(), Arc::new(entry))
+                let none = || (0..MAX_WORKERS).map(|_| AtomicUsize::new(0)).collect();
+                // Journals are made for the paths of the same gateways.
+                let journal = journals.of(&key)?;
+                let history = PathHistory::new(key.clone(), Arc::clone(&journal), Arc::clone(&history));
+                let entry = PathEntry {
+                    journal,
+                    history,
+                    key,
+                    backlog_bytes: path.backlog_bytes,
+                    slow_clients: path.slow_clients,
+                    sessions: none(),
+                    streams: none(),
+                };
+                Some((path.path.clone(), Arc::new(entry)))
             });
             let entry = Arc::new(GatewayEntry {
                 allowed_origins: gateway.allowed_origins.clone(),
@@ -146,14 +175,14 @@ mod tests {
     use crate::model::gateway::GatewayPath;
 
     fn directory(max: usize) -> Directory {
-        let path = |path: &str| GatewayPath { path: path.into(), backlog_bytes: 1 };
         let gateway = |id: &str, domain: Option<&str>| Gateway {
             id: id.into(),
             domain: domain.map(Into::into),
             allowed_origins: Vec::new(),
-            paths: vec![path("/ws"), path("/a/b")],
+            paths: vec![GatewayPath::new("/ws"), GatewayPath::new("/a/b")],
         };
-        Directory::new(&[gateway("main", None), gateway("shop", Some("ws.example.org"))], max)
+        let gateways = [gateway("main", None), gateway("shop", Some("ws.example.org"))];
+        Directory::new(&gateways, max, &Journals::in_memory(&gateways))
     }
 
     fn find(host: &str, path: &str) -> Result<String, Refusal> {

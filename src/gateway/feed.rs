@@ -2,14 +2,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 
 use super::ring::Ring;
 
-/// A path's frames on one worker.
+/// A path's messages in one format on one worker.
 pub(super) struct Feed {
     pub(super) ring: RefCell<Ring>,
     /// Seconds since the worker started, moved by its tick: cheap to read.
     pub(super) clock: Rc<Cell<u32>>,
-    /// When frames were appended last.
+    /// When messages were appended last.
     pub(super) last_append: Cell<u32>,
+    /// Clients that read from the journal just now. For them the ring keeps a tail, so that they can come back.
+    pub(super) replaying: Cell<usize>,
+    /// The lowest cursor at which a session has come to the ring since the last offer began.
+    pub(super) joined: Cell<u64>,
+    /// The worker's: one for each client that is given a piece of the journal.
+    pub(super) turns: Arc<Semaphore>,
 }

@@ -1,14 +1,26 @@
-//! WebSocket frames as they leave (RFC 6455 section 5.2), encoded once for all connections of a path.
+//! Messages as they leave, encoded once for all connections of a path: WebSocket frames (RFC 6455 section 5.2) and
+//! server-sent events (HTML standard, section 9.2).
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::close::Close;
+use crate::model::event::Event;
 use crate::model::gateway::MAX_FRAME_BYTES;
+use crate::model::message;
 
 const FIN: u8 = 0x80;
 const CONTINUATION: u8 = 0x0;
 const TEXT: u8 = 0x1;
 const CLOSE: u8 = 0x8;
+
+/// What clients of a path speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Format {
+    /// WebSocket frames.
+    WebSocket,
+    /// Server-sent events.
+    EventStream,
+}
 
 /// A ping without a payload.
 pub(super) const PING: Bytes = Bytes::from_static(&[FIN | 0x9, 0]);
@@ -17,45 +29,41 @@ pub(super) const PING: Bytes = Bytes::from_static(&[FIN | 0x9, 0]);
 /// so a piece is kept from growing far past this many bytes.
 pub(super) const SEGMENT_BYTES: usize = 128 * 1024;
 
-/// Encodes text messages, each in frames of at most [`MAX_FRAME_BYTES`], and joins small ones to segments
-/// of about [`SEGMENT_BYTES`]. A message never spans two segments.
-pub(super) fn encode_texts(texts: &[Bytes]) -> Vec<Bytes> {
-    let mut segments = Vec::with_capacity(1);
-    let mut remaining: usize = texts.iter().map(|text| encoded_len(text.len())).sum();
-    let mut out = BytesMut::with_capacity(remaining.min(2 * SEGMENT_BYTES));
-    for text in texts {
-        let len = encoded_len(text.len());
-        if !out.is_empty() && out.len() + len > SEGMENT_BYTES {
-            segments.push(out.split().freeze());
-            out.reserve(remaining.min(SEGMENT_BYTES).max(len));
-        }
-        put_text(&mut out, text);
-        remaining -= len;
+/// Bytes that [`put`] writes for a batch.
+pub(super) fn encoded_len(format: Format, batch: &[Event]) -> usize {
+    let text = message::len(batch.len(), batch.iter().map(|event| event.json.len()).sum());
+    match format {
+        Format::WebSocket => frames_len(text),
+        Format::EventStream => ID.len() + uuid::fmt::Hyphenated::LENGTH + DATA.len() + text + 2,
     }
-    if !out.is_empty() {
-        segments.push(out.freeze());
-    }
-    segments
 }
 
-/// Joins neighbouring segments up to [`SEGMENT_BYTES`]: fewer, larger writes for every connection.
-pub(super) fn join(segments: Vec<Bytes>) -> Vec<Bytes> {
-    let mut joined: Vec<Bytes> = Vec::with_capacity(segments.len());
-    let mut open = BytesMut::new();
-    let mut segments = segments.into_iter().peekable();
-    while let Some(segment) = segments.next() {
-        let fits_next = segments.peek().is_some_and(|next| segment.len() + next.len() <= SEGMENT_BYTES);
-        if open.is_empty() && !fits_next {
-            joined.push(segment);
-            continue;
+/// Writes a batch as one message.
+pub(super) fn put(out: &mut BytesMut, format: Format, batch: &[Event]) {
+    match format {
+        Format::WebSocket => {
+            let len = message::len(batch.len(), batch.iter().map(|event| event.json.len()).sum());
+            if len <= MAX_FRAME_BYTES {
+                put_header(out, FIN | TEXT, len);
+                message::put(out, batch);
+            } else {
+                put_text(out, &message::join(batch));
+            }
         }
-        open.extend_from_slice(&segment);
-        if segments.peek().is_none_or(|next| open.len() + next.len() > SEGMENT_BYTES) {
-            joined.push(open.split().freeze());
+        Format::EventStream => {
+            // JSON holds no line feed, so one data line is all.
+            let id = batch.last().map(|event| event.id).unwrap_or_default();
+            out.put_slice(ID);
+            out.put_slice(id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()).as_bytes());
+            out.put_slice(DATA);
+            message::put(out, batch);
+            out.put_slice(b"\n\n");
         }
     }
-    joined
 }
+
+const ID: &[u8] = b"id: ";
+const DATA: &[u8] = b"\ndata: ";
 
 /// A close frame with the code and the reason of `close`.
 pub(super) fn close(close: Close) -> Bytes {
@@ -68,7 +76,7 @@ pub(super) fn close(close: Close) -> Bytes {
     out.freeze()
 }
 
-fn encoded_len(text: usize) -> usize {
+fn frames_len(text: usize) -> usize {
     let (full, rest) = (text / MAX_FRAME_BYTES, text % MAX_FRAME_BYTES);
     let full_len = full * (header_len(MAX_FRAME_BYTES) + MAX_FRAME_BYTES);
     if rest > 0 || full == 0 { full_len + header_len(rest) + rest } else { full_len }
@@ -78,19 +86,23 @@ const fn header_len(payload: usize) -> usize {
     if payload < 126 { 2 } else { 4 }
 }
 
+fn put_header(out: &mut BytesMut, first: u8, payload: usize) {
+    out.put_u8(first);
+    // MAX_FRAME_BYTES fits 16 bits, so the 64-bit length form is never needed.
+    if payload < 126 {
+        out.put_u8(payload as u8);
+    } else {
+        out.put_u8(126);
+        out.put_u16(payload as u16);
+    }
+}
+
 fn put_text(out: &mut BytesMut, text: &[u8]) {
     let mut opcode = TEXT;
     let mut rest = text;
     loop {
         let (payload, later) = rest.split_at(rest.len().min(MAX_FRAME_BYTES));
-        out.put_u8(if later.is_empty() { FIN | opcode } else { opcode });
-        // MAX_FRAME_BYTES fits 16 bits, so the 64-bit length form is never needed.
-        if payload.len() < 126 {
-            out.put_u8(payload.len() as u8);
-        } else {
-            out.put_u8(126);
-            out.put_u16(payload.len() as u16);
-        }
+        put_header(out, if later.is_empty() { FIN | opcode } else { opcode }, payload.len());
         out.put_slice(payload);
         if later.is_empty() {
             return;
@@ -127,21 +139,18 @@ mod tests {
         messages
     }
 
-    #[test]
-    fn messages_share_a_segment_until_it_is_full() {
-        let small = Bytes::from(vec![b'a'; 100]);
-        let large = Bytes::from(vec![b'b'; 120_000]);
-        let segments = encode_texts(&[small.clone(), small.clone(), large.clone(), large, small]);
-        let lens: Vec<_> = segments.iter().map(Bytes::len).collect();
-        assert_eq!(lens, [2 * 102 + 120_016, 120_016 + 102]);
-        assert_eq!(join(segments.clone()).concat(), segments.concat());
+    fn event(json: Vec<u8>) -> Event {
+        Event { id: uuid::Uuid::nil(), json: Bytes::from(json) }
     }
 
     #[test]
-    fn joins_neighbours_up_to_a_segment() {
-        let small = Bytes::from(vec![b'a'; 60_000]);
-        let joined = join(vec![small; 5]);
-        assert_eq!(joined.iter().map(Bytes::len).collect::<Vec<_>>(), [120_000, 120_000, 60_000]);
+    fn a_server_sent_event_has_the_last_id_and_one_line_of_data() {
+        let last = Event { id: uuid::Uuid::from_u128(7), json: Bytes::from_static(b"{}") };
+        let mut out = BytesMut::new();
+        let batch = [event(b"1".to_vec()), last];
+        put(&mut out, Format::EventStream, &batch);
+        assert_eq!(out, "id: 00000000-0000-0000-0000-000000000007\ndata: {\"messages\":[1,{}]}\n\n");
+        assert_eq!(out.len(), encoded_len(Format::EventStream, &batch));
     }
 
     #[test]
@@ -156,17 +165,19 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
         fn every_message_arrives_whole_and_in_order(
-            lens in prop::collection::vec(
-                prop_oneof![0usize..300, 32_760usize..32_776, 65_530usize..65_545, 0usize..140_000], 1..8)
+            batches in prop::collection::vec(prop::collection::vec(
+                prop_oneof![0usize..300, 32_740usize..32_776, 65_500usize..65_545, 0usize..140_000], 1..4), 1..6)
         ) {
-            let texts: Vec<Bytes> = lens.iter().enumerate().map(|(n, len)| Bytes::from(vec![b'a' + n as u8; *len])).collect();
-            let segments = encode_texts(&texts);
-            prop_assert_eq!(segments.iter().map(Bytes::len).sum::<usize>(), lens.iter().map(|len| encoded_len(*len)).sum::<usize>());
-            let mut got = Vec::new();
-            for segment in join(segments) {
-                got.extend(decode(&segment));
+            let batches: Vec<Vec<Event>> = batches.iter().enumerate()
+                .map(|(n, lens)| lens.iter().map(|len| event(vec![b'a' + n as u8; *len])).collect()).collect();
+            let mut out = BytesMut::new();
+            for batch in &batches {
+                let before = out.len();
+                put(&mut out, Format::WebSocket, batch);
+                prop_assert_eq!(out.len() - before, encoded_len(Format::WebSocket, batch));
             }
-            prop_assert_eq!(got, texts.iter().map(|t| t.to_vec()).collect::<Vec<_>>());
+            let texts: Vec<_> = batches.iter().map(|batch| message::join(batch).to_vec()).collect();
+            prop_assert_eq!(decode(&out), texts);
         }
     }
 }

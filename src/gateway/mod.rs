@@ -1,27 +1,35 @@
 //! Where batches go out: [`GatewayActor`], the workers behind it, and the sessions of its paths.
 //!
-//! A GatewayActor stands for one gateway. BatchActors send it the texts of batches; it encodes each once
-//! to WebSocket frames and sends those to the shard of every worker that has sessions on the path. Its
-//! mailbox holds [`MAILBOX`] messages; when it is full the BatchActor waits. When a shard is full the
-//! gateway waits for it. A slow client makes nobody wait: see `socket`.
+//! A GatewayActor stands for one gateway. BatchActors send it runs of batches; it appends each to the journal, which
+//! gives it its place in the path's order, and when it is committed encodes it once and sends it to the shard of
+//! every worker that has clients on the path. Its mailbox holds [`MAILBOX`] messages, and [`PENDING`] runs of a path
+//! may wait for the journal; when either is full the BatchActor waits. When a shard is full the gateway waits for it.
+//! A slow client makes nobody wait: see `socket`.
 
 mod close;
 mod directory;
 mod feed;
 mod frame;
+mod history;
 mod inbound;
+mod listening;
 mod origin;
 mod path;
 mod refusal;
+mod replay;
+mod resume;
 mod ring;
+mod segment;
 mod session;
 mod shard;
 mod socket;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod upgrade;
 mod vitals;
 
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -33,39 +41,51 @@ use actix::prelude::*;
 use actix_http::{HttpService, KeepAlive, Request};
 use actix_server::ServerHandle;
 use actix_service::fn_service;
-use bytes::Bytes;
 use futures_util::future::join_all;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 pub use self::directory::Directory;
+use self::directory::PathEntry;
+use self::segment::{Format, Segment};
 use self::shard::{CloseAll, Deliver, Shard, ShardActor};
+use crate::journal::{self, Appended, NotAppended, Origin, Position, Run};
+use crate::model::event::Event;
 use crate::model::gateway::PathKey;
 use crate::model::id::Id;
-use crate::telemetry::{self, METRICS};
+use crate::telemetry;
 
 /// Messages that may wait in a GatewayActor's mailbox.
 pub const MAILBOX: usize = 64;
 /// Time a client has from connecting to the end of its request's headers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time in which a client must take something of what is sent to it.
+const SILENCE: Duration = Duration::from_secs(60);
 /// Time that sessions have at the end to take what is queued for them.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs of one path that may wait for the journal.
+pub const PENDING: usize = 64;
 
 /// Broadcasts to the paths of one gateway.
 pub struct GatewayActor {
     id: Id,
     directory: Arc<Directory>,
     workers: Arc<Workers>,
+    paths: HashMap<Id, Outgoing>,
 }
 
-/// Sends each text as one message to every session of a path, in order. The reply comes when the workers
-/// have it, or will before anything that is sent later.
+/// Takes batches for a path, in order. The reply comes when they have their place in the path's order, or will
+/// before anything that is sent later.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub struct Broadcast {
     /// The path, with its leading slash.
     pub path: Id,
-    /// Texts of batches.
-    pub texts: Vec<Bytes>,
+    /// Where the batches come from, for paths on disk.
+    pub origin: Option<Origin>,
+    /// At least one batch of at least one event each.
+    pub batches: Arc<Vec<Vec<Event>>>,
 }
 
 /// Replies when the workers have everything that was broadcast before.
@@ -73,25 +93,115 @@ pub struct Broadcast {
 #[rtype(result = "()")]
 pub struct Flush;
 
+/// The journal has committed more of a path.
+#[derive(Debug)]
+pub struct Committed {
+    path: Id,
+}
+
+/// What is on its way to one path.
+struct Outgoing {
+    entry: Arc<PathEntry>,
+    /// Where the first event stands that is not committed.
+    committed: watch::Receiver<Position>,
+    /// Runs that are not, in order.
+    pending: VecDeque<Appended>,
+}
+
+impl Outgoing {
+    /// The position after a run.
+    fn end(run: &Appended) -> Position {
+        run.position + run.batches.iter().map(|batch| batch.len() as u64).sum::<u64>()
+    }
+
+    /// The runs that may be delivered now.
+    fn take_committed(&mut self) -> Vec<Appended> {
+        let committed = *self.committed.borrow_and_update();
+        let ready = self.pending.iter().take_while(|run| Self::end(run) <= committed).count();
+        self.pending.drain(..ready).collect()
+    }
+}
+
 impl GatewayActor {
     /// The actor for the gateway `id` of `directory`, in front of `workers`.
     pub fn new(id: Id, directory: Arc<Directory>, workers: Arc<Workers>) -> Self {
-        Self { id, directory, workers }
+        Self { id, directory, workers, paths: HashMap::new() }
     }
 
-    fn broadcast(&self, broadcast: &Broadcast, ctx: &mut Context<Self>) {
-        let key = PathKey { gateway_id: self.id.clone(), path: broadcast.path.clone() };
-        let Some(entry) = self.directory.path(&key) else { return };
-        let mut segments: Option<Vec<Bytes>> = None;
-        let mut waiting = Vec::new();
-        for (worker, shard) in self.workers.shards().iter() {
-            if !entry.is_open_on(*worker) {
-                continue;
+    /// What is known of a path; its commits are told from the first broadcast on.
+    fn outgoing(&mut self, path: &Id, ctx: &mut Context<Self>) -> Option<&mut Outgoing> {
+        if !self.paths.contains_key(path) {
+            let key = PathKey { gateway_id: self.id.clone(), path: path.clone() };
+            let entry = self.directory.path(&key)?;
+            let committed = entry.journal.committed(&key)?;
+            let told = committed.clone();
+            ctx.add_stream(futures_util::stream::unfold(
+                (told, path.clone()),
+                |(mut told, path)| async move {
+                    told.changed().await.ok()?;
+                    Some((Committed { path: path.clone() }, (told, path)))
+                },
+            ));
+            self.paths.insert(path.clone(), Outgoing { entry, committed, pending: VecDeque::new() });
+        }
+        self.paths.get_mut(path)
+    }
+
+    /// Gives a run its place. The future is ready when its sender may go on; until then only it waits, since the
+    /// journal of another path may have room.
+    fn broadcast(&mut self, broadcast: Broadcast, ctx: &mut Context<Self>) -> Going {
+        let Broadcast { path, origin, batches } = broadcast;
+        let gone = || -> Going { Box::pin(actix::fut::ready(())) };
+        let Some(outgoing) = self.outgoing(&path, ctx) else { return gone() };
+        let (key, journal) = (outgoing.entry.key.clone(), Arc::clone(&outgoing.entry.journal));
+        match journal.append(Run { path: key, origin, batches }) {
+            Ok(run) => self.appended(&path, run, ctx),
+            Err(NotAppended::Known) => gone(),
+            Err(NotAppended::Full(run)) => {
+                let append = journal::append(journal, run).into_actor(self);
+                Box::pin(append.then(move |run, actor, ctx| match run {
+                    Some(run) => actor.appended(&path, run, ctx),
+                    None => gone(),
+                }))
             }
-            let segments = segments.get_or_insert_with(|| frame::encode_texts(&broadcast.texts));
-            let deliver = Deliver { path: key.clone(), segments: segments.clone() };
-            if let Err(SendError::Full(deliver)) = shard.try_send(deliver) {
-                waiting.push(shard.send(deliver));
+        }
+    }
+
+    /// A run has its place: it goes out when it is committed.
+    fn appended(&mut self, path: &Id, run: Appended, ctx: &mut Context<Self>) -> Going {
+        let gone = || -> Going { Box::pin(actix::fut::ready(())) };
+        let Some(outgoing) = self.paths.get_mut(path) else { return gone() };
+        outgoing.pending.push_back(run);
+        let oldest = outgoing.pending.front().map(Outgoing::end);
+        let is_full = outgoing.pending.len() >= PENDING;
+        let mut committed = outgoing.committed.clone();
+        self.deliver(path, ctx);
+        let Some(oldest) = oldest.filter(|_| is_full) else { return gone() };
+        let path = path.clone();
+        // An error: the journal has ended, and nothing is committed any more.
+        let wait = async move { drop(committed.wait_for(|committed| *committed >= oldest).await) };
+        Box::pin(wait.into_actor(self).map(move |(), actor, ctx| actor.deliver(&path, ctx)))
+    }
+
+    /// Sends what is committed to the workers.
+    fn deliver(&mut self, path: &Id, ctx: &mut Context<Self>) {
+        let Some(outgoing) = self.paths.get_mut(path) else { return };
+        let runs = outgoing.take_committed();
+        let entry = Arc::clone(&outgoing.entry);
+        let Some(first) = runs.first().map(|run| run.position) else { return };
+        let mut waiting = Vec::new();
+        for format in [Format::WebSocket, Format::EventStream] {
+            let mut segments: Option<Vec<Segment>> = None;
+            for (worker, shard) in self.workers.shards().iter() {
+                if !entry.is_open_on(format, *worker) {
+                    continue;
+                }
+                let batches = || runs.iter().flat_map(|run| run.batches.iter().map(|batch| &batch[..]));
+                let segments = segments.get_or_insert_with(|| Segment::encode(format, first, batches()));
+                let deliver = Deliver { path: entry.key.clone(), format, segments: segments.clone() };
+                if let Err(SendError::Full(deliver)) = shard.try_send(deliver) {
+                    waiting.push(shard.send(deliver));
+                }
             }
         }
         if !waiting.is_empty() {
@@ -110,20 +220,62 @@ impl Actor for GatewayActor {
     }
 }
 
-impl Handler<Broadcast> for GatewayActor {
-    type Result = ();
+/// Ready when the sender of a run may go on.
+type Going = ResponseActFuture<GatewayActor, ()>;
 
-    fn handle(&mut self, broadcast: Broadcast, ctx: &mut Self::Context) {
-        if telemetry::contain("GatewayActor", || self.broadcast(&broadcast, ctx)).is_none() {
-            METRICS.count_restart("GatewayActor");
-        }
+impl Handler<Broadcast> for GatewayActor {
+    type Result = Going;
+
+    fn handle(&mut self, broadcast: Broadcast, ctx: &mut Self::Context) -> Self::Result {
+        telemetry::contain("GatewayActor", || self.broadcast(broadcast, ctx)).unwrap_or_else(|| {
+            // The run may have no place: what follows must not get one. The chains start again from the journal.
+            ctx.stop();
+            Box::pin(actix::fut::ready(()))
+        })
     }
 }
 
-impl Handler<Flush> for GatewayActor {
-    type Result = ();
+impl StreamHandler<Committed> for GatewayActor {
+    fn handle(&mut self, Committed { path }: Committed, ctx: &mut Self::Context) {
+        // After a panic clients find in the journal what was not delivered.
+        telemetry::contain("GatewayActor", || self.deliver(&path, ctx));
+    }
 
-    fn handle(&mut self, _: Flush, _: &mut Self::Context) {}
+    /// The journal has ended; the actor goes on, though nothing will be committed.
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+impl Handler<Flush> for GatewayActor {
+    type Result = ResponseActFuture<Self, ()>;
+
+    fn handle(&mut self, _: Flush, _: &mut Self::Context) -> Self::Result {
+        let last = |outgoing: &Outgoing| {
+            let end = outgoing.pending.back().map(Outgoing::end)?;
+            Some((outgoing.committed.clone(), end))
+        };
+        let waits: Vec<_> = self.paths.values().filter_map(last).collect();
+        let wait = async move {
+            for (mut committed, end) in waits {
+                drop(committed.wait_for(|committed| *committed >= end).await);
+            }
+        };
+        Box::pin(wait.into_actor(self).then(|(), actor, ctx| {
+            let paths: Vec<Id> = actor.paths.keys().cloned().collect();
+            paths.iter().for_each(|path| actor.deliver(path, ctx));
+            // Goes on when the workers have what they had no room for: until then the actor polls nothing else.
+            tokio::task::yield_now().into_actor(actor)
+        }))
+    }
+}
+
+/// Every message leaves at once, and a client that takes nothing for long is gone: nothing else ends the response of
+/// one that stopped reading.
+fn tune(io: &TcpStream) {
+    // The builder's own setting does not reach an HTTP/1 service.
+    let _ = io.set_nodelay(true);
+    // It only tunes; a platform without it works as well.
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(io).set_tcp_user_timeout(Some(SILENCE));
 }
 
 type Shards = Arc<[(usize, Addr<ShardActor>)]>;
@@ -170,16 +322,17 @@ impl Listener {
                 let shard = Shard::new(worker);
                 registered.enter(worker, ShardActor::new(Rc::clone(&shard)).start());
                 let (for_upgrade, for_plain) = (Arc::clone(&directory), Arc::clone(&directory));
+                let plain_shard = Rc::clone(&shard);
                 HttpService::build()
                     .keep_alive(KeepAlive::Timeout(REQUEST_TIMEOUT))
                     .client_request_timeout(REQUEST_TIMEOUT)
-                    .tcp_nodelay(true)
+                    .on_connect_ext(|io: &TcpStream, _| tune(io))
                     .upgrade(fn_service(move |(request, framed)| {
                         upgrade::upgrade(Arc::clone(&for_upgrade), Rc::clone(&shard), request, framed)
                     }))
                     .h1(fn_service(move |request: Request| {
-                        let response = upgrade::refuse_plain(&for_plain, request.head());
-                        async move { Ok::<_, actix_http::Error>(response) }
+                        let answer = upgrade::plain(Arc::clone(&for_plain), Rc::clone(&plain_shard), request);
+                        async move { Ok::<_, actix_http::Error>(answer.await) }
                     }))
                     .tcp()
             })?

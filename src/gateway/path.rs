@@ -5,14 +5,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use slab::Slab;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::directory::PathEntry;
 use super::feed::Feed;
 use super::frame;
+use super::listening::Listening;
 use super::ring::Ring;
+use super::segment::{Format, Segment};
 use super::socket::Session;
 
 /// Sessions that are written to before other tasks of the worker have their turn.
@@ -29,6 +31,10 @@ const LONGEST_PACE: Duration = Duration::from_millis(250);
 const PACE_RATE: f64 = 32.0 * 1024.0 * 1024.0;
 const PACE_WINDOW: Duration = Duration::from_millis(20);
 const PACE_PAUSE: Duration = Duration::from_secs(1);
+/// Bytes that a ring keeps behind its head while clients read from the journal: when one of them is through, what
+/// came meanwhile must still be there.
+const TAIL_BYTES: u64 = 1024 * 1024;
+
 /// How far the sessions of a path are behind.
 #[derive(Debug, Default)]
 struct Lag {
@@ -43,23 +49,44 @@ struct Lag {
 pub(super) struct Path {
     pub(super) entry: Arc<PathEntry>,
     pub(super) feed: Rc<Feed>,
+    pub(super) format: Format,
     sessions: RefCell<Slab<Rc<Session>>>,
+    /// Clients of [`Format::EventStream`].
+    streams: RefCell<Slab<Rc<Listening>>>,
     /// The sessions were slow themselves when it was last looked at.
     no_pace_before: Cell<Instant>,
 }
 
 impl Path {
-    /// A path without sessions. `clock` is the worker's.
-    pub(super) fn new(entry: &Arc<PathEntry>, clock: &Rc<Cell<u32>>) -> Self {
+    /// A path without sessions. `clock` and `turns` are the worker's.
+    pub(super) fn new(
+        entry: &Arc<PathEntry>,
+        format: Format,
+        clock: &Rc<Cell<u32>>,
+        turns: &Arc<Semaphore>,
+    ) -> Self {
         Self {
             entry: Arc::clone(entry),
             feed: Rc::new(Feed {
                 ring: RefCell::new(Ring::new(entry.backlog_bytes)),
                 clock: Rc::clone(clock),
                 last_append: Cell::new(clock.get()),
+                replaying: Cell::new(0),
+                joined: Cell::new(u64::MAX),
+                turns: Arc::clone(turns),
             }),
+            format,
             sessions: RefCell::default(),
+            streams: RefCell::default(),
             no_pace_before: Cell::new(Instant::now()),
+        }
+    }
+
+    /// Notes where the path stands when a client comes to an empty ring, so that it is seen if what comes next is
+    /// not what follows.
+    pub(super) fn expect(&self) {
+        if let Some(committed) = self.entry.journal.committed(&self.entry.key) {
+            self.feed.ring.borrow_mut().expect(*committed.borrow());
         }
     }
 
@@ -74,15 +101,39 @@ impl Path {
         sessions.try_remove(key);
         if sessions.is_empty() {
             *sessions = Slab::new();
-            let mut ring = self.feed.ring.borrow_mut();
-            let head = ring.head();
-            ring.trim(head);
+        }
+        drop(sessions);
+        self.forget_if_empty();
+    }
+
+    /// Adds a client of server-sent events; the key removes it.
+    pub(super) fn insert_stream(&self, stream: Rc<Listening>) -> usize {
+        self.streams.borrow_mut().insert(stream)
+    }
+
+    /// Removes a client of server-sent events.
+    pub(super) fn remove_stream(&self, key: usize) {
+        self.streams.borrow_mut().try_remove(key);
+        self.forget_if_empty();
+    }
+
+    /// Without clients nothing is delivered here any more, so what the ring knows of the order becomes old.
+    fn forget_if_empty(&self) {
+        if self.len() == 0 {
+            *self.feed.ring.borrow_mut() = Ring::new(self.entry.backlog_bytes);
         }
     }
 
-    /// Sessions now.
+    /// Clients now.
     pub(super) fn len(&self) -> usize {
-        self.sessions.borrow().len()
+        self.sessions.borrow().len() + self.streams.borrow().len()
+    }
+
+    /// The server stops: clients of server-sent events are ended, and come back with the id of their last event.
+    pub(super) fn end_streams(&self) {
+        for (_, stream) in self.streams.borrow().iter() {
+            stream.end();
+        }
     }
 
     /// The sessions, to be kept over an await.
@@ -94,19 +145,23 @@ impl Path {
     pub(super) fn tick(&self, now: u32) {
         self.each(|session| session.tick(now));
         let lowest = self.lowest_cursor();
-        self.feed.ring.borrow_mut().trim(lowest);
+        self.trim(lowest);
     }
 
-    /// Appends frames and writes them to every session that keeps up, a round at a time.
-    pub(super) async fn write(&self, segments: Vec<Bytes>) {
+    /// Appends messages and writes them to every session that keeps up, a round at a time.
+    pub(super) async fn write(&self, segments: Vec<Segment>) {
+        if self.len() == 0 {
+            return;
+        }
         self.feed.last_append.set(self.feed.clock.get());
-        let mut segments = frame::join(segments).into_iter().peekable();
+        let mut segments = Segment::join(segments).into_iter().peekable();
         while segments.peek().is_some() {
             let mut round = 0;
-            while let Some(segment) = segments.next_if(|next| round == 0 || round + next.len() <= ROUND_BYTES)
+            while let Some(segment) =
+                segments.next_if(|next| round == 0 || round + next.bytes.len() <= ROUND_BYTES)
             {
-                round += segment.len();
-                self.feed.ring.borrow_mut().append(segment);
+                round += segment.bytes.len();
+                self.append(segment);
             }
             self.offer().await;
             self.pace().await;
@@ -114,6 +169,30 @@ impl Path {
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    fn append(&self, segment: Segment) {
+        if !self.feed.ring.borrow().is_followed_by(&segment) {
+            // Something between was not sent here, as when a GatewayActor has started again: it is in the journal.
+            self.each(Session::replay);
+            for (_, stream) in self.streams.borrow().iter() {
+                stream.replay();
+            }
+            let head = self.feed.ring.borrow().head();
+            self.feed.ring.borrow_mut().trim(head);
+        }
+        for (_, stream) in self.streams.borrow().iter() {
+            stream.begin(segment.first);
+        }
+        self.feed.ring.borrow_mut().append(segment);
+    }
+
+    /// Drops what is below `cursor`, but for a tail while clients read from the journal.
+    fn trim(&self, cursor: u64) {
+        let mut ring = self.feed.ring.borrow_mut();
+        let tail =
+            if self.feed.replaying.get() > 0 { ring.head().saturating_sub(TAIL_BYTES) } else { u64::MAX };
+        ring.trim(cursor.min(tail));
     }
 
     /// Calls `visit` for every session. It must not add or remove sessions.
@@ -125,9 +204,12 @@ impl Path {
 
     /// The lowest position that a session still reads, or the head.
     fn lowest_cursor(&self) -> u64 {
-        let head = self.feed.ring.borrow().head();
-        let mut lowest = head;
-        self.each(|session| lowest = lowest.min(session.cursor().unwrap_or(head)));
+        let ring = self.feed.ring.borrow();
+        let mut lowest = ring.head();
+        self.each(|session| lowest = lowest.min(session.cursor().unwrap_or(lowest)));
+        for (_, stream) in self.streams.borrow().iter() {
+            lowest = lowest.min(stream.cursor(&ring).unwrap_or(lowest));
+        }
         lowest
     }
 
@@ -174,7 +256,9 @@ impl Path {
 
     async fn offer(&self) {
         let floor = self.feed.ring.borrow().floor();
-        // Cursors only grow, so what is seen here is never above what a session still reads.
+        self.feed.joined.set(u64::MAX);
+        // Cursors only grow, so what is seen here is never above what a session still reads, but for those that
+        // come to the ring meanwhile.
         let mut lowest = self.feed.ring.borrow().head();
         let mut slot = 0;
         loop {
@@ -197,6 +281,13 @@ impl Path {
             // The worker looks at its sockets and timers in between.
             tokio::task::yield_now().await;
         }
-        self.feed.ring.borrow_mut().trim(lowest.max(floor));
+        {
+            let ring = self.feed.ring.borrow();
+            for (_, stream) in self.streams.borrow().iter() {
+                stream.wake();
+                lowest = lowest.min(stream.cursor(&ring).unwrap_or(lowest));
+            }
+        }
+        self.trim(lowest.max(floor).min(self.feed.joined.get()));
     }
 }

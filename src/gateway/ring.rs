@@ -1,32 +1,65 @@
-//! The shared log of encoded frames of one path on one worker. A session is a cursor over it.
+//! The shared log of encoded messages of one path on one worker. A session is a cursor over it.
 //!
-//! Pure. Positions count the bytes ever appended, so a cursor is one number; it stands at a frame's start
-//! exactly when it stands at a segment's start or at the head.
+//! Pure. A cursor counts the bytes ever appended, so it is one number. Segments also say which stretch of the path's
+//! order they hold, so that a session can come from the journal and go back to it.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::Bytes;
 
+use super::segment::Segment;
+use crate::journal::Position;
+
 /// Segments of encoded frames between [`Ring::base`] and [`Ring::head`].
 #[derive(Debug)]
 pub(super) struct Ring {
-    segments: VecDeque<Segment>,
+    segments: VecDeque<Placed>,
     head: u64,
+    /// The position after the last event that was appended; unknown until the first is.
+    end: Option<Position>,
+    /// The position that the first one is expected at, at the latest.
+    expected: Option<Position>,
     /// Most bytes that are kept for cursors that lag.
     limit: usize,
 }
 
 #[derive(Debug)]
-struct Segment {
+struct Placed {
     start: u64,
-    bytes: Bytes,
+    segment: Segment,
+}
+
+impl Placed {
+    fn end(&self) -> u64 {
+        self.start + self.segment.bytes.len() as u64
+    }
+}
+
+/// Where a position is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Located {
+    /// A message begins there, or will, at the head.
+    At(u64),
+    /// The ring has not come so far.
+    Ahead,
+    /// The ring has it no more, or no message begins there.
+    Behind,
+}
+
+/// What a session has to know that leaves the ring at its cursor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Leave {
+    /// What is left of the message that is begun; empty between messages.
+    pub(super) rest: Bytes,
+    /// The position of the event after it.
+    pub(super) next: Position,
 }
 
 impl Ring {
     /// An empty ring that keeps at most `limit` bytes once [`Self::trim`] is called.
     pub(super) fn new(limit: usize) -> Self {
-        Self { segments: VecDeque::new(), head: 0, limit }
+        Self { segments: VecDeque::new(), head: 0, end: None, expected: None, limit }
     }
 
     /// Position after the last byte: where a new session starts.
@@ -39,29 +72,54 @@ impl Ring {
         self.segments.front().map_or(0, |first| (self.head - first.start) as usize)
     }
 
-    /// Appends a segment of whole frames.
-    pub(super) fn append(&mut self, bytes: Bytes) {
-        let start = self.head;
-        self.head += bytes.len() as u64;
-        self.segments.push_back(Segment { start, bytes });
+    /// The position that comes next, if that is known.
+    pub(super) fn next(&self) -> Option<Position> {
+        self.end.or(self.expected)
     }
 
-    /// The position below which [`Self::trim`] would cut now. A cursor below it is too slow.
+    /// What the first segment begins with, at the latest. What is known stays.
+    pub(super) fn expect(&mut self, position: Position) {
+        self.expected.get_or_insert(position);
+    }
+
+    /// Whether nothing is missed between what was appended and this.
+    pub(super) fn is_followed_by(&self, segment: &Segment) -> bool {
+        match (self.end, self.expected) {
+            (Some(end), _) => end == segment.first,
+            (None, Some(expected)) => segment.first <= expected,
+            (None, None) => true,
+        }
+    }
+
+    /// The position of the oldest event that is kept, or of the next one.
+    pub(super) fn oldest(&self) -> Option<Position> {
+        self.segments.front().map(|placed| placed.segment.first).or(self.end)
+    }
+
+    /// Appends a segment.
+    pub(super) fn append(&mut self, segment: Segment) {
+        let start = self.head;
+        self.head += segment.bytes.len() as u64;
+        self.end = Some(segment.end);
+        self.segments.push_back(Placed { start, segment });
+    }
+
+    /// The cursor below which [`Self::trim`] would cut now. One below it is too slow.
     pub(super) fn floor(&self) -> u64 {
         let mut kept = self.len();
-        for segment in &self.segments {
+        for placed in &self.segments {
             // The newest segment stays, however large it is.
-            if kept <= self.limit || segment.start + segment.bytes.len() as u64 == self.head {
-                return segment.start;
+            if kept <= self.limit || placed.end() == self.head {
+                return placed.start;
             }
-            kept -= segment.bytes.len();
+            kept -= placed.segment.bytes.len();
         }
         self.head
     }
 
-    /// Drops segments that end at or below `position`.
-    pub(super) fn trim(&mut self, position: u64) {
-        while self.segments.front().is_some_and(|s| s.start + s.bytes.len() as u64 <= position) {
+    /// Drops segments that end at or below `cursor`.
+    pub(super) fn trim(&mut self, cursor: u64) {
+        while self.segments.front().is_some_and(|placed| placed.end() <= cursor) {
             self.segments.pop_front();
         }
         if self.segments.is_empty() {
@@ -74,21 +132,53 @@ impl Ring {
         cursor == self.head || self.find(cursor).is_some_and(|at| self.segments[at].start == cursor)
     }
 
-    /// What is left of the segment that `cursor` stands in; empty at the head.
-    pub(super) fn rest_of_segment(&self, cursor: u64) -> Bytes {
-        self.find(cursor).map_or_else(Bytes::new, |at| {
-            let segment = &self.segments[at];
-            segment.bytes.slice((cursor - segment.start) as usize..)
-        })
+    /// What a session takes along that leaves the ring at `cursor`. `None`: the ring has never held anything, so
+    /// the session has missed nothing.
+    pub(super) fn leave(&self, cursor: u64) -> Option<Leave> {
+        let at = match (self.find(cursor), self.next()) {
+            (Some(at), _) => at,
+            (None, Some(end)) => return Some(Leave { rest: Bytes::new(), next: end }),
+            (None, None) => return None,
+        };
+        let Placed { start, segment } = &self.segments[at];
+        let begun = (cursor - start) as usize;
+        if begun == 0 {
+            return Some(Leave { rest: Bytes::new(), next: segment.first });
+        }
+        let message = segment.message_before(begun);
+        // A copy: one slow client must not keep a whole segment.
+        let rest = Bytes::copy_from_slice(&segment.bytes[begun..message.end]);
+        Some(Leave { rest, next: message.next })
+    }
+
+    /// The cursor at which the event at `position` begins.
+    pub(super) fn locate(&self, position: Position) -> Located {
+        match self.end {
+            Some(end) if position == end => return Located::At(self.head),
+            Some(end) if position < end => {}
+            _ => return Located::Ahead,
+        }
+        let at = self.segments.partition_point(|placed| placed.segment.end <= position);
+        let start = self
+            .segments
+            .get(at)
+            .and_then(|placed| Some(placed.start + placed.segment.start_of(position)? as u64));
+        start.map_or(Located::Behind, Located::At)
+    }
+
+    /// The segment that `cursor` stands in, from there on; `None` at the head, and below what is kept.
+    pub(super) fn rest(&self, cursor: u64) -> Option<(Bytes, Position)> {
+        let placed = &self.segments[self.find(cursor)?];
+        Some((placed.segment.bytes.slice((cursor - placed.start) as usize..), placed.segment.end))
     }
 
     /// Fills `out` with what follows `cursor` and returns how many slices are filled.
     pub(super) fn slices<'a>(&'a self, cursor: u64, out: &mut [IoSlice<'a>]) -> usize {
         let Some(first) = self.find(cursor) else { return 0 };
         let mut filled = 0;
-        for (slot, segment) in out.iter_mut().zip(self.segments.range(first..)) {
-            let skip = cursor.saturating_sub(segment.start) as usize;
-            *slot = IoSlice::new(&segment.bytes[skip..]);
+        for (slot, placed) in out.iter_mut().zip(self.segments.range(first..)) {
+            let skip = cursor.saturating_sub(placed.start) as usize;
+            *slot = IoSlice::new(&placed.segment.bytes[skip..]);
             filled += 1;
         }
         filled
@@ -112,6 +202,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gateway::segment::Format;
+    use crate::gateway::segment::tests::batch;
 
     fn read(ring: &Ring, cursor: u64) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); 16];
@@ -119,51 +211,111 @@ mod tests {
         slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect()
     }
 
+    /// One segment with a message for each batch size.
+    fn segment(first: Position, counts: &[usize]) -> Segment {
+        let mut next = first;
+        let batches: Vec<_> = counts
+            .iter()
+            .map(|count| {
+                let made = batch(next, *count, 1);
+                next += *count as u64;
+                made
+            })
+            .collect();
+        Segment::encode(Format::EventStream, first, batches.iter().map(|batch| &batch[..])).remove(0)
+    }
+
     #[test]
     fn a_cursor_reads_what_follows_it() {
-        let mut ring = Ring::new(100);
-        ring.append(Bytes::from_static(b"abc"));
-        ring.append(Bytes::from_static(b"de"));
-        assert_eq!(read(&ring, 0), b"abcde");
-        assert_eq!(read(&ring, 1), b"bcde");
-        assert_eq!(read(&ring, 3), b"de");
-        assert_eq!(read(&ring, 5), b"");
-        assert!(ring.is_boundary(3) && ring.is_boundary(5) && !ring.is_boundary(4));
-        assert_eq!(ring.rest_of_segment(1), "bc");
-        assert_eq!(ring.rest_of_segment(5), "");
+        let mut ring = Ring::new(1000);
+        let (one, two) = (segment(0, &[1, 2]), segment(3, &[1]));
+        let (a, b) = (one.bytes.clone(), two.bytes.clone());
+        ring.append(one);
+        ring.append(two);
+        assert_eq!(read(&ring, 0), [&a[..], &b[..]].concat());
+        assert_eq!(read(&ring, 1), [&a[1..], &b[..]].concat());
+        assert_eq!(read(&ring, a.len() as u64), b);
+        assert_eq!(read(&ring, ring.head()), b"");
+        assert!(ring.is_boundary(a.len() as u64) && ring.is_boundary(ring.head()) && !ring.is_boundary(4));
+    }
+
+    #[test]
+    fn positions_are_found_where_messages_begin() {
+        let mut ring = Ring::new(1000);
+        assert_eq!(ring.locate(0), Located::Ahead, "an empty ring does not know where its path stands");
+        ring.append(segment(10, &[1, 2]));
+        ring.append(segment(13, &[1]));
+        let second = segment(10, &[1]).bytes.len() as u64;
+        let third = segment(10, &[1, 2]).bytes.len() as u64;
+        let expected = [
+            (9, Located::Behind),
+            (10, Located::At(0)),
+            (11, Located::At(second)),
+            (12, Located::Behind),
+            (13, Located::At(third)),
+            (14, Located::At(ring.head())),
+            (15, Located::Ahead),
+        ];
+        for (position, located) in expected {
+            assert_eq!(ring.locate(position), located, "{position}");
+        }
+        ring.trim(third);
+        assert_eq!(ring.locate(11), Located::Behind);
+        ring.trim(ring.head());
+        assert_eq!((ring.locate(13), ring.locate(14)), (Located::Behind, Located::At(ring.head())));
+    }
+
+    #[test]
+    fn a_session_leaves_with_the_rest_of_its_message() {
+        let mut ring = Ring::new(1000);
+        assert_eq!(ring.leave(0), None);
+        ring.append(segment(10, &[1, 2]));
+        let (whole, first) = (segment(10, &[1, 2]).bytes, segment(10, &[1]).bytes);
+        assert_eq!(ring.leave(0), Some(Leave { rest: Bytes::new(), next: 10 }));
+        assert_eq!(ring.leave(1), Some(Leave { rest: first.slice(1..), next: 11 }));
+        assert_eq!(ring.leave(first.len() as u64), Some(Leave { rest: Bytes::new(), next: 11 }));
+        let rest = whole.slice(first.len() + 3..);
+        assert_eq!(ring.leave(first.len() as u64 + 3), Some(Leave { rest, next: 13 }));
+        assert_eq!(ring.leave(ring.head()), Some(Leave { rest: Bytes::new(), next: 13 }));
     }
 
     #[test]
     fn the_floor_keeps_the_limit_and_the_newest_segment() {
-        let mut ring = Ring::new(4);
-        ring.append(Bytes::from_static(b"abc"));
-        assert_eq!(ring.floor(), 0);
-        ring.append(Bytes::from_static(b"de"));
-        assert_eq!(ring.floor(), 3);
-        ring.append(Bytes::from_static(b"0123456789"));
-        assert_eq!(ring.floor(), 5);
+        let len = segment(0, &[1]).bytes.len();
+        let mut ring = Ring::new(2 * len);
+        for n in 0..2 {
+            ring.append(segment(n, &[1]));
+            assert_eq!(ring.floor(), 0);
+        }
+        ring.append(segment(2, &[1]));
+        assert_eq!(ring.floor(), len as u64);
+        let giant = segment(3, &[1; 6]);
+        ring.append(giant.clone());
+        assert_eq!(ring.floor(), 3 * len as u64);
         ring.trim(ring.floor());
-        assert_eq!(ring.len(), 10);
+        assert_eq!(ring.len(), giant.bytes.len());
         ring.trim(ring.head());
-        assert_eq!(ring.len(), 0);
-        assert_eq!(ring.floor(), 15);
+        assert_eq!((ring.len(), ring.floor()), (0, ring.head()));
     }
 
     proptest! {
         #[test]
         fn reading_by_any_steps_gives_every_byte_once(
-            segments in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..9), 1..20),
-            steps in prop::collection::vec(1usize..7, 1..200),
+            segments in prop::collection::vec(prop::collection::vec(1usize..4, 1..4), 1..20),
+            steps in prop::collection::vec(1usize..70, 1..200),
         ) {
             let mut ring = Ring::new(10);
             let mut cursor = 0;
-            let mut got = Vec::new();
+            let (mut got, mut all) = (Vec::new(), Vec::new());
+            let mut next = 0;
             let mut steps = steps.into_iter().cycle();
-            for segment in &segments {
-                ring.append(Bytes::from(segment.clone()));
-                let step = steps.next().unwrap();
+            for counts in &segments {
+                let segment = segment(next, counts);
+                next = segment.end;
+                all.extend_from_slice(&segment.bytes);
+                ring.append(segment);
                 let mut some = read(&ring, cursor);
-                some.truncate(step);
+                some.truncate(steps.next().unwrap());
                 cursor += some.len() as u64;
                 got.extend(some);
                 ring.trim(cursor);
@@ -173,7 +325,7 @@ mod tests {
                 cursor += some.len() as u64;
                 got.extend(some);
             }
-            prop_assert_eq!(got, segments.concat());
+            prop_assert_eq!(got, all);
         }
     }
 }

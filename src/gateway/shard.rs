@@ -15,19 +15,26 @@ use std::time::Duration;
 use actix::prelude::*;
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
 use super::close::Close;
 use super::directory::{PathEntry, Place};
 use super::path::Path;
+use super::replay::Begin;
+use super::segment::{Format, Segment};
 use super::session;
 use super::socket::Session;
+use super::stream::Body;
 use crate::model::gateway::PathKey;
 use crate::telemetry::{self, METRICS};
 
 /// Messages that may wait in the mailbox. One holds at most the batches of one group of events.
 pub(super) const MAILBOX: usize = 32;
+/// Clients of a worker that are given pieces of the journal at a time. The others wait: however many come back
+/// together, live delivery comes in between after so many pieces.
+const TURNS: usize = 8;
 /// How often the worker's clock moves.
 const TICK: Duration = Duration::from_secs(1);
 /// Closings of a drain come in steps of this length.
@@ -36,9 +43,10 @@ const DRAIN_STEP: Duration = Duration::from_millis(20);
 /// The paths and sessions of one worker.
 pub(super) struct Shard {
     worker: usize,
-    paths: RefCell<HashMap<PathKey, Rc<Path>>>,
+    paths: RefCell<HashMap<(PathKey, Format), Rc<Path>>>,
     started: Instant,
     clock: Rc<Cell<u32>>,
+    turns: Arc<Semaphore>,
     stopping: Cell<bool>,
 }
 
@@ -50,6 +58,7 @@ impl Shard {
             paths: RefCell::default(),
             started: Instant::now(),
             clock: Rc::default(),
+            turns: Arc::new(Semaphore::new(TURNS)),
             stopping: Cell::new(false),
         })
     }
@@ -59,39 +68,58 @@ impl Shard {
         self.stopping.get()
     }
 
-    /// Makes a session of an upgraded socket. `answer` is the 101 response, which goes out first; `early`
-    /// are bytes that the client sent behind its request. From here on every frame of the path reaches it.
+    /// Counts a client in before its request is answered: from here on what is broadcast on the path comes to this
+    /// worker. It counts until the ticket is dropped, or what it has become has ended.
+    pub(super) fn enter(&self, entry: &Arc<PathEntry>, format: Format, place: Place) -> Entered {
+        entry.enter(format, self.worker);
+        Entered { entry: Arc::clone(entry), format, worker: self.worker, place: Some(place) }
+    }
+
+    /// Makes a session of an upgraded socket. `answer` is the 101 response, which goes out first; `early` are bytes
+    /// that the client sent behind its request. From here on every message of the path reaches it; with `start`
+    /// those of the journal from there come before.
     pub(super) fn adopt(
         self: &Rc<Self>,
         io: TcpStream,
-        entry: &Arc<PathEntry>,
-        place: Place,
+        entered: Entered,
         id: Uuid,
         answer: Bytes,
         early: BytesMut,
+        start: Option<Begin>,
     ) {
-        let path = self.path(entry);
-        entry.enter(self.worker);
+        let path = self.path(&entered);
         METRICS.websocket_connections.inc();
-        let session = Rc::new(Session::new(io, Rc::clone(&path.feed), place, id, answer));
+        path.expect();
+        let (entry, feed) = (Arc::clone(&path.entry), Rc::clone(&path.feed));
+        let Some(place) = entered.keep() else { return };
+        let session = Rc::new(Session::new(io, entry, feed, place, id, answer, start));
         let key = path.insert(Rc::clone(&session));
         let shard = Rc::clone(self);
         let leave = move |session: &Session| shard.leave(&path, key, session);
         actix_rt::spawn(session::run(session, early, leave));
     }
 
+    /// Makes the body of a response with server-sent events, in the same way.
+    pub(super) fn stream(&self, entered: Entered, start: Option<Begin>) -> Option<Body> {
+        let path = self.path(&entered);
+        Some(Body::new(path, self.worker, start, entered.keep()?))
+    }
+
     /// Forgets a session that has ended.
     fn leave(&self, path: &Path, key: usize, session: &Session) {
         path.remove(key);
-        path.entry.leave(self.worker);
+        path.entry.leave(path.format, self.worker);
         METRICS.websocket_connections.dec();
         telemetry::count(&METRICS.websocket_closed, session.ended_as());
         tracing::debug!(connection = %session.id, path = %path.entry.key, reason = session.ended_as(), "closed");
     }
 
-    fn path(&self, entry: &Arc<PathEntry>) -> Rc<Path> {
+    fn path(&self, entered: &Entered) -> Rc<Path> {
         let mut paths = self.paths.borrow_mut();
-        let path = paths.entry(entry.key.clone()).or_insert_with(|| Rc::new(Path::new(entry, &self.clock)));
+        let Entered { entry, format, .. } = entered;
+        let path = paths
+            .entry((entry.key.clone(), *format))
+            .or_insert_with(|| Rc::new(Path::new(entry, *format, &self.clock, &self.turns)));
         Rc::clone(path)
     }
 
@@ -111,23 +139,49 @@ impl Shard {
     }
 }
 
+/// A client that is counted on a worker and does not listen yet.
+#[derive(Debug)]
+pub(super) struct Entered {
+    entry: Arc<PathEntry>,
+    format: Format,
+    worker: usize,
+    /// Taken by what the client becomes, which then counts itself out.
+    place: Option<Place>,
+}
+
+impl Entered {
+    fn keep(mut self) -> Option<Place> {
+        self.place.take()
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        if self.place.is_some() {
+            self.entry.leave(self.format, self.worker);
+        }
+    }
+}
+
 /// The mailbox of a worker's shard.
 pub(super) struct ShardActor {
     shard: Rc<Shard>,
     /// Frames that came since the last write, by path, in order.
-    pending: Vec<(Rc<Path>, Vec<Bytes>)>,
+    pending: Vec<(Rc<Path>, Vec<Segment>)>,
     /// Messages that `pending` is made of: at most twice the mailbox.
     delivers: usize,
 }
 
-/// Writes frames to every session of a path on this worker.
+/// Writes messages to every client of a path on this worker.
 #[derive(Debug, Clone, Message)]
 #[rtype(result = "()")]
 pub(super) struct Deliver {
     /// The path.
     pub(super) path: PathKey,
-    /// Whole frames.
-    pub(super) segments: Vec<Bytes>,
+    /// Whose clients they are for.
+    pub(super) format: Format,
+    /// Whole messages.
+    pub(super) segments: Vec<Segment>,
 }
 
 /// Refuses new sessions and closes all with [`Close::Restart`] after what is queued has been sent, spread
@@ -181,8 +235,9 @@ impl Handler<Deliver> for ShardActor {
     type Result = ();
 
     fn handle(&mut self, deliver: Deliver, ctx: &mut Self::Context) {
-        // Without it there was never a session of this path here.
-        let Some(path) = self.shard.paths.borrow().get(&deliver.path).cloned() else { return };
+        // Without it no client of this path listens here yet.
+        let key = (deliver.path, deliver.format);
+        let Some(path) = self.shard.paths.borrow().get(&key).cloned() else { return };
         self.delivers += 1;
         if self.pending.is_empty() {
             // Futures run after the mailbox is empty: all that waits there is written together.
@@ -220,6 +275,7 @@ async fn run_clock(shard: Weak<Shard>) {
 }
 
 async fn close_all(shard: &Shard, close: CloseAll) {
+    shard.all_paths().iter().for_each(|path| path.end_streams());
     let sessions: Vec<Rc<Session>> = shard.all_paths().iter().flat_map(|path| path.sessions()).collect();
     let steps = (close.spread.as_millis() / DRAIN_STEP.as_millis()).max(1) as usize;
     let seconds = close.patience.as_secs() as u32 + 1;
@@ -240,10 +296,19 @@ async fn close_all(shard: &Shard, close: CloseAll) {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream as StdStream};
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use socket2::SockRef;
+    use tokio::sync::watch;
 
     use super::*;
     use crate::gateway::directory::Directory;
     use crate::gateway::frame;
+    use crate::gateway::segment::tests::batch;
+    use crate::journal::{
+        Appended, Found, Journal, Journals, NotAppended, Position, ReadError, ReadLimit, Run, Start, Stored,
+    };
     use crate::model::gateway::{Gateway, GatewayPath};
 
     /// A shard on this thread, where the test stops the clock, and one session with its client's socket.
@@ -256,10 +321,9 @@ mod tests {
 
     impl Bench {
         fn new() -> Self {
-            let path = GatewayPath { path: "/ws".into(), backlog_bytes: 1 << 20 };
-            let gateway =
-                Gateway { id: "main".into(), domain: None, allowed_origins: vec![], paths: vec![path] };
-            let directory = Directory::new(&[gateway], 10);
+            let paths = vec![GatewayPath::new("/ws")];
+            let gateway = [Gateway { id: "main".into(), domain: None, allowed_origins: vec![], paths }];
+            let directory = Directory::new(&gateway, 10, &Journals::in_memory(&gateway));
             let (_, entry) = directory.find("h", "/main/ws").unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -271,7 +335,8 @@ mod tests {
             let shard = Shard::new(0);
             let actor = ShardActor::new(Rc::clone(&shard)).start();
             let place = directory.take_place().unwrap();
-            shard.adopt(server, &entry, place, Uuid::nil(), Bytes::from_static(b"101"), BytesMut::new());
+            let entered = shard.enter(&entry, Format::WebSocket, place);
+            shard.adopt(server, entered, Uuid::nil(), Bytes::from_static(b"101"), BytesMut::new(), None);
             Self { shard, actor, client, started: Instant::now() }
         }
 
@@ -299,6 +364,12 @@ mod tests {
             }
             self.started.elapsed().as_secs()
         }
+    }
+
+    fn deliver(position: u64) -> Deliver {
+        let path = PathKey { gateway_id: "main".into(), path: "/ws".into() };
+        let segments = Segment::encode(Format::WebSocket, position, [&batch(position, 1, 1)[..]]);
+        Deliver { path, format: Format::WebSocket, segments }
     }
 
     const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
@@ -330,16 +401,15 @@ mod tests {
     async fn a_connection_in_use_is_closed_after_an_hour() {
         let mut bench = Bench::new();
         let mut received = Vec::new();
-        let path = PathKey { gateway_id: "main".into(), path: "/ws".into() };
-        let mut next = 500;
+        let (mut next, mut sent) = (500, 0);
         let seconds = bench
             .seconds_to_live(|bench, second| {
                 received.extend(bench.received());
                 let _ = bench.client.write(&PONG);
                 if second >= next {
                     next += 500;
-                    let frame = Bytes::from_static(&[0x81, 1, b'x']);
-                    bench.actor.try_send(Deliver { path: path.clone(), segments: vec![frame] }).unwrap();
+                    bench.actor.try_send(deliver(sent)).unwrap();
+                    sent += 1;
                 }
             })
             .await;
@@ -350,11 +420,109 @@ mod tests {
     #[actix::test]
     async fn the_mailbox_fills_while_frames_are_written() {
         let bench = Bench::new();
-        let path = PathKey { gateway_id: "main".into(), path: "/ws".into() };
-        let deliver = || Deliver { path: path.clone(), segments: vec![Bytes::from_static(&[0x81, 1, b'x'])] };
         // Let the actor start, then do not let it run.
-        bench.actor.send(deliver()).await.unwrap();
-        let taken = (0..1000).take_while(|_| bench.actor.try_send(deliver()).is_ok()).count();
+        bench.actor.send(deliver(0)).await.unwrap();
+        let taken = (0..1000).take_while(|_| bench.actor.try_send(deliver(0)).is_ok()).count();
         assert!((MAILBOX..MAILBOX + 3).contains(&taken), "{taken}");
+    }
+
+    /// A journal whose reads do not end until the test says so, and find nothing then.
+    #[derive(Debug, Default)]
+    struct Stuck(AtomicBool);
+
+    impl Journal for Stuck {
+        fn append(&self, _: Run) -> Result<Appended, NotAppended> {
+            Err(NotAppended::Known)
+        }
+
+        fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(std::future::ready(()))
+        }
+
+        fn committed(&self, _: &PathKey) -> Option<watch::Receiver<Position>> {
+            None
+        }
+
+        fn find(&self, _: &PathKey, _: Start) -> Result<Found, ReadError> {
+            Err(ReadError::Failed("on purpose".to_owned()))
+        }
+
+        fn read(&self, _: &PathKey, _: Position, _: ReadLimit) -> Result<Vec<Stored>, ReadError> {
+            while !self.0.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(Vec::new())
+        }
+    }
+
+    /// A client of a shard whose socket holds little. It resumes at `start`.
+    fn adopt(shard: &Rc<Shard>, directory: &Directory, start: Option<Position>) -> StdStream {
+        let (_, entry) = directory.find("h", "/main/ws").unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        client.set_recv_buffer_size(4096).unwrap();
+        client.connect(&listener.local_addr().unwrap().into()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let server = TcpStream::from_std(server).unwrap();
+        SockRef::from(&server).set_send_buffer_size(4096).unwrap();
+        let entered = shard.enter(&entry, Format::WebSocket, directory.take_place().unwrap());
+        let begin = start.map(|position| Begin { position, skips: false });
+        shard.adopt(server, entered, Uuid::nil(), Bytes::new(), BytesMut::new(), begin);
+        client.into()
+    }
+
+    #[actix::test]
+    async fn what_a_session_has_not_sent_is_kept_though_it_comes_to_the_ring_while_others_are_offered() {
+        let paths = vec![GatewayPath::new("/ws")];
+        let gateway = [Gateway { id: "main".into(), domain: None, allowed_origins: vec![], paths }];
+        let stuck = Arc::new(Stuck::default());
+        let journal = Arc::clone(&stuck) as Arc<dyn Journal>;
+        let directory = Directory::new(&gateway, 1000, &Journals::one(&gateway, &journal));
+        let shard = Shard::new(0);
+        let actor = ShardActor::new(Rc::clone(&shard)).start();
+        // The first resumes, and its read takes long. There are so many that others have their turn in between.
+        let mut resuming = adopt(&shard, &directory, Some(0));
+        let others: Vec<_> = (0..300).map(|_| adopt(&shard, &directory, None)).collect();
+        for io in &others {
+            let mut io = io.try_clone().unwrap();
+            std::thread::spawn(move || while io.read(&mut [0; 65_536]).is_ok_and(|read| read > 0) {});
+        }
+        let large =
+            |position: u64| Segment::encode(Format::WebSocket, position, [&batch(position, 2, 60_000)[..]]);
+        let send = |position: u64| {
+            let path = PathKey { gateway_id: "main".into(), path: "/ws".into() };
+            actor.try_send(Deliver { path, format: Format::WebSocket, segments: large(position) }).unwrap();
+        };
+        // Its task is woken again and again, by what its client sends.
+        let mut noisy = resuming.try_clone().unwrap();
+        let quiet = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&quiet);
+        let noise = std::thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                let _ = noisy.write_all(&PONG);
+                std::thread::sleep(Duration::from_micros(20));
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        send(0);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        quiet.store(true, Ordering::Relaxed);
+        noise.join().unwrap();
+        send(2);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stuck.0.store(true, Ordering::Relaxed);
+        let expected = [large(0), large(2)]
+            .concat()
+            .iter()
+            .flat_map(|segment| segment.bytes.to_vec())
+            .collect::<Vec<_>>();
+        let len = expected.len();
+        let got = actix_rt::task::spawn_blocking(move || {
+            resuming.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            let mut got = vec![0; len];
+            resuming.read_exact(&mut got).map(|()| got)
+        });
+        assert!(got.await.unwrap().unwrap() == expected);
     }
 }

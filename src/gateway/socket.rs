@@ -1,14 +1,18 @@
-//! A session's side of its socket: the cursor over the path's ring, the control frames, the closing.
+//! A session's side of its socket: the cursor over the path's ring, the way back from the journal, the control
+//! frames, the closing.
 //!
 //! `Session` lives on one worker and is written by two: the shard offers it new frames, its own task goes
 //! on when the socket was full. Nothing here waits; who is blocked says so and is woken by its task.
 //! Its only queue is that of control frames, [`MAX_CONTROL_BYTES`]; a client that fills it is cut off.
+
+mod catch_up;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -18,9 +22,10 @@ use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use super::close::Close;
-use super::directory::Place;
+use super::directory::{PathEntry, Place};
 use super::feed::Feed;
 use super::frame;
+use super::replay::{Begin, Replay};
 use super::ring::Ring;
 use super::vitals::{Finding, Vitals};
 
@@ -71,12 +76,13 @@ pub(super) enum Flow {
 pub(super) struct Session {
     /// Shown to the client as `X-Yc-Apigateway-Websocket-Connection-Id`.
     pub(super) id: Uuid,
+    pub(super) entry: Arc<PathEntry>,
     feed: Rc<Feed>,
     io: TcpStream,
-    /// Position in the path's ring.
+    /// Where it stands in the path's ring, if it reads there.
     cursor: Cell<u64>,
-    /// The ring has dropped what follows the cursor, or must not be read any more.
-    detached: Cell<bool>,
+    /// What it sends instead while it does not read the ring.
+    replay: RefCell<Option<Box<Replay>>>,
     control: RefCell<VecDeque<Bytes>>,
     control_len: Cell<usize>,
     /// The first control frame is sent in part, so it must be finished before anything else.
@@ -99,18 +105,32 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Takes over a socket. `answer` is the 101 response: it goes out first.
-    pub(super) fn new(io: TcpStream, feed: Rc<Feed>, place: Place, id: Uuid, answer: Bytes) -> Self {
+    /// Takes over a socket. `answer` is the 101 response: it goes out first. With `start` the session begins in the
+    /// journal.
+    pub(super) fn new(
+        io: TcpStream,
+        entry: Arc<PathEntry>,
+        feed: Rc<Feed>,
+        place: Place,
+        id: Uuid,
+        answer: Bytes,
+        start: Option<Begin>,
+    ) -> Self {
         // It only tunes; a platform without it works as well.
         #[cfg(target_os = "linux")]
         let _ = SockRef::from(&io).set_tcp_notsent_lowat(NOTSENT_LOWAT);
         let now = feed.clock.get();
         let head = feed.ring.borrow().head();
+        let resume = |start| {
+            feed.replaying.set(feed.replaying.get() + 1);
+            Box::new(Replay::resume(start))
+        };
         Self {
             id,
+            entry,
             cursor: Cell::new(head),
+            replay: RefCell::new(start.map(resume)),
             io,
-            detached: Cell::new(false),
             control_len: Cell::new(answer.len()),
             control: RefCell::new(VecDeque::from([answer])),
             mid_control: Cell::new(false),
@@ -130,9 +150,9 @@ impl Session {
         }
     }
 
-    /// Position in the ring, or `None` when the session reads it no more.
+    /// Where it stands in the ring, or `None` when it does not read there.
     pub(super) fn cursor(&self) -> Option<u64> {
-        (!self.detached.get()).then(|| self.cursor.get())
+        self.replay.borrow().is_none().then(|| self.cursor.get())
     }
 
     /// The counter's word for how the session ended.
@@ -152,10 +172,14 @@ impl Session {
 
     // --- What the shard calls -----------------------------------------------------------------------
 
-    /// New frames are in the ring: writes them if nothing stands before them. A cursor below `floor` is
-    /// too slow after that.
+    /// New messages are in the ring: writes them if nothing stands before them. A cursor below `floor` is too slow
+    /// after that.
     pub(super) fn offer(&self, floor: u64) {
-        if self.detached.get() || self.is_ended() {
+        if self.is_ended() {
+            return;
+        }
+        // One that reads from the journal has its own pace, and comes back when the journal has nothing more.
+        if self.replay.borrow().as_ref().is_some_and(|replay| !replay.at_end) {
             return;
         }
         if !self.blocked.get() {
@@ -166,8 +190,8 @@ impl Session {
                 Flow::Broken => return self.end("connection_lost", false),
             }
         }
-        if self.cursor.get() < floor {
-            self.detach();
+        if self.cursor().is_some_and(|cursor| cursor < floor) {
+            self.fall_behind();
         }
     }
 
@@ -196,12 +220,14 @@ impl Session {
         }
     }
 
-    /// Closes when everything that is in the ring by now has been sent, at the latest after `seconds`.
+    /// Closes when everything that is in the ring by now has been sent, at the latest after `seconds`. One that
+    /// reads from the journal is closed after the message that it is in: what follows is kept there.
     pub(super) fn drain(&self, close: Close, seconds: u32) {
         if self.phase.get() == Phase::Open {
             self.ended_as.set(close.name());
             self.phase.set(Phase::Draining(close));
             self.deadline.set(self.feed.clock.get() + seconds);
+            self.shrink();
             self.wake();
         }
     }
@@ -215,9 +241,11 @@ impl Session {
         }
         self.ended_as.set(close.name());
         self.phase.set(if close.is_violation() { Phase::Discarding } else { Phase::CloseSent });
-        let seconds = if close == Close::TooSlow { SLOW_CLOSE_SECONDS } else { CLOSE_SECONDS };
+        let seconds =
+            if matches!(close, Close::TooSlow | Close::Gone) { SLOW_CLOSE_SECONDS } else { CLOSE_SECONDS };
         // The deadline is set once: a peer cannot move it by sending more.
         self.deadline.set(self.feed.clock.get() + seconds + 1);
+        self.shrink();
         self.push_control(frame::close(close));
         self.wake();
     }
@@ -228,6 +256,7 @@ impl Session {
         if matches!(phase, Phase::Open | Phase::Draining(_)) {
             self.ended_as.set("client");
             self.deadline.set(self.feed.clock.get() + CLOSE_SECONDS + 1);
+            self.shrink();
             return true;
         }
         false
@@ -345,26 +374,16 @@ impl Session {
         self.wake();
     }
 
-    /// The ring drops what this session has not read: it finishes the frame it is in and is closed.
-    fn detach(&self) {
-        let ring = self.feed.ring.borrow();
-        let cursor = self.cursor.get();
-        if !self.mid_control.get() && !ring.is_boundary(cursor) {
-            self.control.borrow_mut().push_front(ring.rest_of_segment(cursor));
-            self.mid_control.set(true);
-        }
-        self.detached.set(true);
-        self.close(Close::TooSlow);
-    }
-
     fn flush(&self) -> Flow {
         let ring = self.feed.ring.borrow();
         loop {
-            let cursor = self.cursor.get();
-            let sent = if self.mid_control.get() || self.control_is_due(&ring, cursor) {
+            let sent = if self.mid_control.get() || self.control_is_due(&ring) {
                 self.write_control()
+            } else if let Some(sent) = self.write_replay(&ring) {
+                sent
             } else {
-                let all_sent = self.detached.get() || cursor == ring.head();
+                let cursor = self.cursor.get();
+                let all_sent = self.replay.borrow().is_some() || cursor == ring.head();
                 match self.phase.get() {
                     Phase::Draining(close) if all_sent => {
                         self.phase.set(Phase::CloseSent);
@@ -392,6 +411,7 @@ impl Session {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked.set(true);
+                    self.shrink();
                     return Flow::Blocked;
                 }
                 Err(_) => return Flow::Broken,
@@ -399,8 +419,12 @@ impl Session {
         }
     }
 
-    fn control_is_due(&self, ring: &Ring, cursor: u64) -> bool {
-        !self.control.borrow().is_empty() && (self.detached.get() || ring.is_boundary(cursor))
+    fn control_is_due(&self, ring: &Ring) -> bool {
+        !self.control.borrow().is_empty()
+            && match &*self.replay.borrow() {
+                Some(replay) => replay.is_boundary(),
+                None => ring.is_boundary(self.cursor.get()),
+            }
     }
 
     fn write_control(&self) -> io::Result<()> {
@@ -434,5 +458,13 @@ impl Session {
         };
         self.cursor.set(cursor + sent as u64);
         Ok(())
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.replay.borrow().is_some() {
+            self.feed.replaying.set(self.feed.replaying.get() - 1);
+        }
     }
 }

@@ -11,11 +11,11 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
+use super::event_id;
+pub use super::event_id::EventId;
+
 /// `event_type` of every message that came over MQTT.
 pub const IOT_MESSAGE: &str = "yandex.cloud.events.iot.IoTMessage";
-
-/// An event's identity: a UUID of version 7, so that ids sort by the time of entry.
-pub type EventId = Uuid;
 
 /// One event. A clone shares the JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,19 @@ pub struct Event {
     pub id: EventId,
     /// The encoded event, as it stands in a batch's `messages` array.
     pub json: Bytes,
+}
+
+/// What stands before the id in an event's JSON.
+const ID_HEAD: &[u8] = br#"{"event_metadata":{"event_id":""#;
+/// Bytes of an id in its text form.
+const ID_LEN: usize = uuid::fmt::Hyphenated::LENGTH;
+
+impl Event {
+    /// The event that this JSON encodes; `None` if it does not begin as the JSON of an event does.
+    pub fn from_json(json: Bytes) -> Option<Self> {
+        let id = json.strip_prefix(ID_HEAD)?.get(..ID_LEN)?;
+        Some(Self { id: Uuid::try_parse_ascii(id).ok()?, json })
+    }
 }
 
 /// Where an MQTT message came from: the fields of `details` before `mqtt_topic`.
@@ -70,7 +83,8 @@ impl Encoder {
 
     /// Encodes one MQTT message as an event that enters now.
     pub fn iot_message(&mut self, origin: Origin<'_>, topic: &str, payload: &[u8]) -> Event {
-        self.iot_message_with(Uuid::now_v7(), SystemTime::now(), origin, topic, payload)
+        let now = SystemTime::now();
+        self.iot_message_with(event_id::next(now), now, origin, topic, payload)
     }
 
     /// As [`Self::iot_message`], with the id and the time of entry given.
@@ -89,7 +103,7 @@ impl Encoder {
             self.chunk = (2 * self.chunk).min(MAX_CHUNK).max(needed);
             out.reserve(self.chunk);
         }
-        out.put_slice(br#"{"event_metadata":{"event_id":""#);
+        out.put_slice(ID_HEAD);
         out.put_slice(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
         out.put_slice(br#"","event_type":""#);
         out.put_slice(IOT_MESSAGE.as_bytes());
@@ -210,6 +224,8 @@ mod tests {
             prop_assert_eq!(json["details"]["mqtt_topic"].as_str(), Some(topic.as_str()));
             let back = STANDARD.decode(json["details"]["payload"].as_str().unwrap()).unwrap();
             prop_assert_eq!(back, payload);
+            let event = Event::from_json(Bytes::from(text)).unwrap();
+            prop_assert_eq!(event.id.to_string(), json["event_metadata"]["event_id"].as_str().unwrap());
         }
     }
 }

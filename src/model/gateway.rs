@@ -1,5 +1,7 @@
 //! Gateways and their paths: where WebSocket clients connect and batches are broadcast.
 
+use std::time::Duration;
+
 use super::id::Id;
 
 /// Longest text message that is sent to a client, in bytes (the model system's 128 KB).
@@ -29,8 +31,66 @@ pub struct Gateway {
 pub struct GatewayPath {
     /// With a leading slash, such as `/ws`.
     pub path: String,
-    /// How far a client may fall behind before it is closed with 1013, in bytes for each worker thread.
+    /// How far a client may fall behind before `slow_clients` decides, in bytes for each worker thread.
     pub backlog_bytes: usize,
+    /// What becomes of a client that falls further behind.
+    pub slow_clients: SlowClients,
+    /// Where what was broadcast is kept.
+    pub durability: Durability,
+    /// How much of it is kept.
+    pub retention: Retention,
+}
+
+impl GatewayPath {
+    /// A path with every default.
+    pub fn new(path: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            backlog_bytes: DEFAULT_BACKLOG_BYTES,
+            slow_clients: SlowClients::default(),
+            durability: Durability::default(),
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// What becomes of a client that falls further behind than it may.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SlowClients {
+    /// It reads what it has missed from the journal at its own pace, and comes back to the others.
+    #[default]
+    Replay,
+    /// It misses the oldest messages.
+    DropOldest,
+    /// It is closed with 1013.
+    Disconnect,
+}
+
+/// Where what was broadcast is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// On disk: senders are acknowledged when it is there.
+    #[default]
+    Disk,
+    /// In memory: senders are acknowledged when events are accepted, and a restart forgets.
+    Memory,
+}
+
+/// How much of what was broadcast on a path is kept; the least of the three counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Bytes of the events' JSON.
+    pub bytes: u64,
+    /// Events.
+    pub events: u64,
+    /// Time since they were broadcast.
+    pub age: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { bytes: 256 * 1024 * 1024, events: 1_000_000, age: Duration::from_secs(24 * 3600) }
+    }
 }
 
 /// What `backlog_bytes` is when the configuration is silent.

@@ -19,6 +19,13 @@ pub const fn len(count: usize, events_len: usize) -> usize {
 pub fn join(events: &[Event]) -> Bytes {
     let total = len(events.len(), events.iter().map(|event| event.json.len()).sum());
     let mut out = BytesMut::with_capacity(total);
+    put(&mut out, events);
+    debug_assert_eq!(out.len(), total);
+    out.freeze()
+}
+
+/// Writes what [`join`] makes.
+pub fn put(out: &mut BytesMut, events: &[Event]) {
     out.put_slice(HEAD);
     for (n, event) in events.iter().enumerate() {
         if n > 0 {
@@ -27,8 +34,6 @@ pub fn join(events: &[Event]) -> Bytes {
         out.put_slice(&event.json);
     }
     out.put_slice(TAIL);
-    debug_assert_eq!(out.len(), total);
-    out.freeze()
 }
 
 #[cfg(test)]

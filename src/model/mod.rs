@@ -1,11 +1,14 @@
 //! The nouns of the program: plain types without clock, I/O or actors, used by every other module.
 
+pub mod duration;
 pub mod event;
+pub mod event_id;
 pub mod gateway;
 pub mod id;
 pub mod iot;
 pub mod message;
 pub mod receipt;
+pub mod repeat;
 pub mod secret;
 pub mod topic;
 pub mod trigger;

@@ -11,12 +11,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 use super::event::Event;
+use super::repeat::Repeats;
 
 /// Events that arrived together, in order, with the receipt of one consumer.
 #[derive(Debug)]
 pub struct Arrivals {
     /// At least one event.
     pub events: Vec<Event>,
+    /// What their sender may send again, if its acknowledgement is lost.
+    pub repeats: Option<Repeats>,
     /// To be accepted when all of them are taken.
     pub receipt: Receipt,
 }
@@ -83,6 +86,14 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// A receipt for one more consumer of the same group, which has to accept it too.
+    pub fn share(&self) -> Self {
+        if let Some(gate) = &self.gate {
+            gate.open_receipts.fetch_add(1, Ordering::AcqRel);
+        }
+        Self { gate: self.gate.clone() }
+    }
+
     /// Says that this consumer has taken the events.
     pub fn accept(mut self) {
         if let Some(gate) = self.gate.take() {
@@ -122,6 +133,17 @@ mod tests {
         receipts.pop().unwrap().accept();
         assert_eq!(gate.verdict(), Verdict::Accepted);
         wake.notified().await;
+    }
+
+    #[test]
+    fn a_shared_receipt_has_to_be_accepted_too() {
+        let (gate, mut receipts, _) = gate(1);
+        let receipt = receipts.pop().unwrap();
+        let shared = receipt.share();
+        receipt.accept();
+        assert_eq!(gate.verdict(), Verdict::Pending);
+        shared.accept();
+        assert_eq!(gate.verdict(), Verdict::Accepted);
     }
 
     #[tokio::test]

@@ -77,8 +77,8 @@ impl Connection {
         out: BytesMut,
     ) -> Self {
         let limits = Arc::clone(&shared.limits);
-        let (number, wake) = (tenure.seat.number, Arc::clone(&tenure.seat.wake));
-        let intake = Intake::new(connect.version, Arc::clone(&account), number, Arc::clone(&limits), wake);
+        let (who, wake) = ((tenure.seat.number, tenure.seat.sender), Arc::clone(&tenure.seat.wake));
+        let intake = Intake::new(connect.version, Arc::clone(&account), who, Arc::clone(&limits), wake);
         let keep_alive = Duration::from_millis(u64::from(connect.keep_alive) * 1500);
         Self {
             version: connect.version,

@@ -27,6 +27,7 @@ use super::session::{Arrival, Session};
 use super::space::Route;
 use crate::model::event::{Encoder, Event};
 use crate::model::receipt::{Arrivals, Gate, Verdict};
+use crate::model::repeat::{Repeat, Repeats};
 use crate::model::topic;
 use crate::telemetry::METRICS;
 
@@ -40,6 +41,8 @@ pub(crate) struct Intake {
     version: Version,
     account: Arc<Account>,
     session_number: u64,
+    /// Who publishes, as the journal knows it.
+    sender: u64,
     limits: Arc<Limits>,
     /// Woken when a gate with acknowledgements behind it is decided.
     wake: Arc<Notify>,
@@ -70,9 +73,15 @@ type Room = Pin<Box<dyn Future<Output = Option<mpsc::OwnedPermit<Arrivals>>> + S
 
 struct Staged {
     link: Arc<LinkQueue>,
-    groups: Vec<Vec<Event>>,
+    groups: Vec<Group>,
     /// Bytes of the last group.
     bytes: usize,
+}
+
+#[derive(Default)]
+struct Group {
+    events: Vec<Event>,
+    publishes: Vec<Repeat>,
 }
 
 struct Ack {
@@ -103,7 +112,7 @@ impl Intake {
     pub(crate) fn new(
         version: Version,
         account: Arc<Account>,
-        session_number: u64,
+        (session_number, sender): (u64, u64),
         limits: Arc<Limits>,
         wake: Arc<Notify>,
     ) -> Self {
@@ -112,6 +121,7 @@ impl Intake {
             version,
             account,
             session_number,
+            sender,
             limits,
             wake,
             idle: Arc::new(Notify::new()),
@@ -165,7 +175,7 @@ impl Intake {
             return Err(Close::ReceiveMaximum);
         }
         let Some(mut route) = self.route(publish)? else { return self.deny(publish) };
-        let content = content(publish);
+        let content = content(publish, &route.canonical.topic);
         if publish.qos > 0 {
             match session.receive(publish.qos, publish.id, publish.dup, content) {
                 Arrival::New => {}
@@ -193,7 +203,7 @@ impl Intake {
             route.deliver(&message, publish.qos);
         }
         if !route.links.is_empty() {
-            self.stage(&route, publish.payload);
+            self.stage(&route, publish, content);
         }
         if publish.qos > 0 {
             self.stage_ack(publish, 0, content);
@@ -253,10 +263,13 @@ impl Intake {
         Ok(())
     }
 
-    fn stage(&mut self, route: &Route, payload: &[u8]) {
+    fn stage(&mut self, route: &Route, publish: &Publish<'_>, content: u64) {
         let canonical = &route.canonical;
         let origin = self.account.origin(canonical.device_id.as_deref());
-        let event = self.encoder.iot_message(origin, &canonical.topic, payload);
+        let event = self.encoder.iot_message(origin, &canonical.topic, publish.payload);
+        let copies =
+            route.links.iter().filter(|link| link.is_logged()).count().min(usize::from(u8::MAX)) as u8;
+        let repeat = Repeat { packet_id: publish.id, qos: publish.qos, copies, content };
         self.events += 1;
         self.staged_bytes += event.json.len();
         for link in &route.links {
@@ -268,7 +281,7 @@ impl Intake {
                 }
             };
             if let Some(staged) = self.staged.get_mut(at) {
-                staged.push(event.clone());
+                staged.push(event.clone(), (publish.qos > 0).then_some(repeat));
             }
         }
     }
@@ -312,8 +325,11 @@ impl Intake {
             }
             let mut receipts = receipts.into_iter();
             for staged in self.staged.drain(..) {
-                for (events, receipt) in staged.groups.into_iter().zip(receipts.by_ref()) {
-                    self.waiting.push_back((Arc::clone(&staged.link), Arrivals { events, receipt }));
+                for (Group { events, publishes }, receipt) in staged.groups.into_iter().zip(receipts.by_ref())
+                {
+                    let session = self.sender;
+                    let repeats = (!publishes.is_empty()).then_some(Repeats { session, publishes });
+                    self.waiting.push_back((Arc::clone(&staged.link), Arrivals { events, repeats, receipt }));
                 }
             }
             self.offer();
@@ -371,6 +387,9 @@ impl Intake {
             self.held_bytes -= section.bytes;
             for ack in self.acks.drain(..section.acks) {
                 self.pubrecs -= usize::from(ack.kind == AckKind::Pubrec && ack.code == 0);
+                if ack.kind == AckKind::Puback && ack.code == 0 {
+                    session.past.acknowledged.remember(1, ack.id, ack.content);
+                }
                 encode::ack(out, self.version, ack.kind, ack.id, ack.code);
             }
             self.sections.pop_front();
@@ -399,29 +418,31 @@ impl Intake {
     }
 }
 
-/// Tells whether a repeated publish says the same; asked for at QoS 1 only, 0 at the others. A topic given by its alias has the digest of an empty one,
-/// then and when it is repeated.
-fn content(publish: &Publish<'_>) -> u64 {
-    if publish.qos != 1 {
+/// Tells whether a repeated publish says the same; 0 at QoS 0. The topic is the standard one: an alias means nothing on
+/// the connection on which it is repeated.
+fn content(publish: &Publish<'_>, topic: &str) -> u64 {
+    if publish.qos == 0 {
         return 0;
     }
     let mut hasher = DefaultHasher::new();
-    publish.topic.hash(&mut hasher);
+    topic.hash(&mut hasher);
     publish.payload.hash(&mut hasher);
     hasher.finish()
 }
 
 impl Staged {
-    fn push(&mut self, event: Event) {
+    fn push(&mut self, event: Event, repeat: Option<Repeat>) {
         let size = event.json.len();
         match self.groups.last_mut() {
-            Some(group) if group.len() < GROUP_EVENTS && self.bytes + size <= GROUP_BYTES => {
+            Some(group) if group.events.len() < GROUP_EVENTS && self.bytes + size <= GROUP_BYTES => {
                 self.bytes += size;
-                group.push(event);
+                group.events.push(event);
+                group.publishes.extend(repeat);
             }
             _ => {
                 self.bytes = size;
-                self.groups.push(vec![event]);
+                let publishes = Vec::from_iter(repeat);
+                self.groups.push(Group { events: vec![event], publishes });
             }
         }
     }
@@ -464,7 +485,7 @@ mod tests {
         let (accounts, _) = Accounts::new(&resources, &limits).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let account = runtime.block_on(accounts.log_in("b", b"password")).unwrap();
-        let intake = Intake::new(version, account, 1, Arc::new(limits), Arc::new(Notify::new()));
+        let intake = Intake::new(version, account, (1, 1), Arc::new(limits), Arc::new(Notify::new()));
         (intake, Session::default())
     }
 

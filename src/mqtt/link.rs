@@ -3,6 +3,7 @@
 //! Connections put groups into the bounded queue of a [`LinkQueue`]; `source` takes them from the [`Link`].
 //! When it is full, connections stop reading until there is room.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
@@ -18,6 +19,7 @@ use crate::model::trigger::TriggerSource;
 pub struct Link {
     queue: mpsc::Receiver<Arrivals>,
     number: u64,
+    logged: Arc<AtomicBool>,
     space: Weak<Space>,
 }
 
@@ -30,6 +32,7 @@ pub(crate) struct LinkQueue {
     pub(crate) source: TriggerSource,
     /// Where groups go.
     pub(crate) sender: mpsc::Sender<Arrivals>,
+    logged: Arc<AtomicBool>,
 }
 
 impl Link {
@@ -41,7 +44,15 @@ impl Link {
         space: Weak<Space>,
     ) -> (Self, LinkQueue) {
         let (sender, queue) = mpsc::channel(capacity.max(1));
-        (Self { queue, number, space }, LinkQueue { number, source, sender })
+        let logged = Arc::new(AtomicBool::new(true));
+        let connections = LinkQueue { number, source, sender, logged: Arc::clone(&logged) };
+        (Self { queue, number, logged, space }, connections)
+    }
+
+    /// Says that the engine does not write the events of this link to a journal, so that what is found there after
+    /// a restart does not wait for them.
+    pub fn set_unlogged(&self) {
+        self.logged.store(false, Ordering::Relaxed);
     }
 
     /// The next group of events. `None`: the link was closed or the server stopped, and nothing is left.
@@ -67,6 +78,11 @@ impl Drop for Link {
 }
 
 impl LinkQueue {
+    /// Whether the engine writes its events to a journal.
+    pub(crate) fn is_logged(&self) -> bool {
+        self.logged.load(Ordering::Relaxed)
+    }
+
     /// Room for one group, for a connection that has to wait for it. `None`: the link is closed.
     pub(crate) async fn room(self: Arc<Self>) -> Option<mpsc::OwnedPermit<Arrivals>> {
         self.sender.clone().reserve_owned().await.ok()

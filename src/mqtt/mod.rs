@@ -22,6 +22,7 @@ mod listener;
 mod message;
 mod outbox;
 mod packet;
+mod past;
 mod properties;
 mod publish;
 mod session;
@@ -47,6 +48,7 @@ use self::sessions::Sessions;
 use self::space::Space;
 use crate::model::Resources;
 use crate::model::id::Id;
+use crate::model::repeat::Repeats;
 use crate::model::topic::{self, TopicError};
 use crate::model::trigger::TriggerSource;
 
@@ -176,6 +178,12 @@ impl Server {
         };
         let listener = Mutex::new(Some(listener));
         Ok(Self { runtime: Some(runtime), listener, shared, registries, brokers, address })
+    }
+
+    /// Tells what clients may publish again because their acknowledgement was lost with the process before this
+    /// one. Call it before [`Self::open`].
+    pub fn recall(&self, repeats: impl IntoIterator<Item = Repeats>) {
+        self.shared.sessions.recall(repeats);
     }
 
     /// Where it listens.

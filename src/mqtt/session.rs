@@ -5,7 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::message::Delivery;
-use crate::model::receipt::{Gate, Verdict};
+use super::past::Past;
+use crate::model::receipt::Gate;
 
 /// One client's state.
 #[derive(Debug, Default)]
@@ -15,9 +16,8 @@ pub(crate) struct Session {
     /// Its subscriptions: the client's filter to how they are kept in the space.
     pub(crate) subscriptions: HashMap<Box<str>, Kept>,
     received: Received,
-    /// Publishes that were never acknowledged because their connection ended before the engine had decided,
-    /// oldest first. Their identifiers are still in use with the client, so a repetition is known as such.
-    undecided: VecDeque<Undecided>,
+    /// What the client may publish again.
+    pub(crate) past: Past,
     inflight: VecDeque<(u16, Delivery)>,
     /// How many of `inflight`, from the front, went out on this connection.
     sent: usize,
@@ -34,19 +34,6 @@ pub(crate) struct Kept {
     /// It is matched against aliases.
     pub(crate) is_alias: bool,
 }
-
-#[derive(Debug)]
-struct Undecided {
-    id: u16,
-    qos: u8,
-    /// A digest of topic and payload at QoS 1: another message may come under the same identifier.
-    content: u64,
-    gate: Arc<Gate>,
-}
-
-/// Most undecided publishes of a session; stops a client that publishes, leaves and never repeats. What is
-/// forgotten would be delivered twice.
-const MAX_UNDECIDED: usize = 4096;
 
 /// Packet identifiers of QoS 2 publishes between PUBLISH and PUBREL: 8 KiB at most, none until the first.
 #[derive(Debug, Default)]
@@ -96,28 +83,25 @@ impl Received {
 impl Session {
     /// Takes note of a publish.
     pub(crate) fn receive(&mut self, qos: u8, id: u16, dup: bool, content: u64) -> Arrival {
-        if let Some((gate, known)) = self.take_undecided(qos, id)
-            // A QoS 1 publish that is not marked as a repetition, or says something else, is another one with
-            // the same identifier. At QoS 2 the identifier is in use until PUBREL.
-            && (qos == 2 || dup && known == content)
-            && gate.verdict() != Verdict::Refused
-        {
+        if let Some(gate) = self.past.take(qos, id, dup, content) {
             if qos == 2 {
                 self.received.insert(id);
             }
             return Arrival::Undecided(gate);
         }
+        if dup && self.past.acknowledged.knows(qos, id, content) {
+            if qos == 2 {
+                self.received.insert(id);
+            }
+            return Arrival::Duplicate;
+        }
         if qos < 2 || self.received.insert(id) { Arrival::New } else { Arrival::Duplicate }
-    }
-
-    fn take_undecided(&mut self, qos: u8, id: u16) -> Option<(Arc<Gate>, u64)> {
-        let at = self.undecided.iter().position(|undecided| (undecided.qos, undecided.id) == (qos, id))?;
-        self.undecided.remove(at).map(|undecided| (undecided.gate, undecided.content))
     }
 
     /// PUBREL: the identifier is free again. False if it was not in use.
     pub(crate) fn release(&mut self, id: u16) -> bool {
-        let undecided = self.take_undecided(2, id).is_some();
+        let undecided = self.past.forget_undecided(2, id);
+        self.past.acknowledged.forget(2, id);
         self.received.remove(id) || undecided
     }
 
@@ -130,16 +114,8 @@ impl Session {
     pub(crate) fn leave_undecided(&mut self, qos: u8, id: u16, content: u64, gate: Arc<Gate>) {
         if qos == 2 {
             self.received.remove(id);
-            // A repetition on the same connection may wait for a later gate; the first one is what counts.
-            if self.undecided.iter().any(|undecided| (undecided.qos, undecided.id) == (qos, id)) {
-                return;
-            }
         }
-        self.take_undecided(qos, id);
-        if self.undecided.len() >= MAX_UNDECIDED {
-            self.undecided.pop_front();
-        }
-        self.undecided.push_back(Undecided { id, qos, content, gate });
+        self.past.leave(qos, id, content, gate);
     }
 
     /// Whether this QoS 2 publish is known.
@@ -219,6 +195,7 @@ mod tests {
 
     use super::super::message::Message;
     use super::*;
+    use crate::model::receipt::Verdict;
 
     fn delivery(tag: u8) -> Delivery {
         let payload = Bytes::from(vec![tag]);
@@ -274,18 +251,6 @@ mod tests {
     }
 
     #[test]
-    fn undecided_publishes_are_bounded() {
-        let mut session = Session::default();
-        let (gate, _receipts) = Gate::new(1, Arc::new(Notify::new()));
-        for id in 1..=5000 {
-            session.leave_undecided(1, id, 0, Arc::clone(&gate));
-        }
-        assert_eq!(session.undecided.len(), MAX_UNDECIDED);
-        assert!(matches!(session.receive(1, 1, true, 0), Arrival::New));
-        assert!(matches!(session.receive(1, 5000, true, 0), Arrival::Undecided(_)));
-    }
-
-    #[test]
     fn what_is_in_flight_goes_out_again_in_order() {
         let mut session = Session::default();
         let ids: Vec<u16> = (0..4).map(|tag| session.send(delivery(tag))).collect();
@@ -309,6 +274,24 @@ mod tests {
         assert!(session.acknowledged(ids[0]));
         assert_eq!(session.resend().map(|(id, _)| id), Some(ids[1]));
         assert!(!session.acknowledged(ids[0]));
+    }
+
+    #[test]
+    fn a_released_qos_2_identifier_of_before_stands_for_another_message() {
+        let mut session = Session::default();
+        session.past.acknowledged.remember(2, 7, 70);
+        assert!(matches!(session.receive(2, 7, true, 70), Arrival::Duplicate));
+        session.release(7);
+        assert!(matches!(session.receive(2, 7, true, 70), Arrival::New));
+    }
+
+    #[test]
+    fn an_acknowledged_qos_1_publish_that_is_repeated_is_a_duplicate() {
+        let mut session = Session::default();
+        session.past.acknowledged.remember(1, 7, 70);
+        assert!(matches!(session.receive(1, 7, false, 70), Arrival::New), "not marked as a repetition");
+        assert!(matches!(session.receive(1, 7, true, 71), Arrival::New));
+        assert!(matches!(session.receive(1, 7, true, 70), Arrival::Duplicate));
     }
 
     proptest! {

@@ -15,9 +15,11 @@ use tokio::time::{Instant, sleep_until};
 use super::accounts::Account;
 use super::limits::Limits;
 use super::outbox::Outbox;
+use super::past::{Past, Pasts};
 use super::session::Session;
 use super::will::{self, PendingWill};
 use crate::model::id::Id;
+use crate::model::repeat::Repeats;
 
 /// A user and a client id.
 type Key = (Id, Box<str>);
@@ -28,6 +30,7 @@ type Seats = HashMap<Key, Arc<Seat>>;
 pub(crate) struct Sessions {
     seats: Mutex<Seats>,
     away: Mutex<BTreeMap<u64, Arc<Notify>>>,
+    pasts: Mutex<Pasts>,
     last_number: AtomicU64,
     limits: Arc<Limits>,
 }
@@ -37,6 +40,8 @@ pub(crate) struct Sessions {
 pub(crate) struct Seat {
     /// Unique on the server.
     pub(crate) number: u64,
+    /// A digest of user and client id, the same after a restart.
+    pub(crate) sender: u64,
     /// Wakes who sits here: messages wait, gates opened, or the seat is claimed.
     pub(crate) wake: Arc<Notify>,
     /// Messages for the client.
@@ -67,7 +72,14 @@ pub(crate) struct Tenure {
 impl Sessions {
     /// No sessions.
     pub(crate) fn new(limits: Arc<Limits>) -> Self {
-        Self { seats: Mutex::default(), away: Mutex::default(), last_number: AtomicU64::new(0), limits }
+        let pasts = Mutex::new(Pasts::new(limits.max_offline_sessions));
+        Self {
+            seats: Mutex::default(),
+            away: Mutex::default(),
+            pasts,
+            last_number: AtomicU64::new(0),
+            limits,
+        }
     }
 
     fn seats(&self) -> MutexGuard<'_, Seats> {
@@ -76,6 +88,18 @@ impl Sessions {
 
     fn away(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Notify>>> {
         self.away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pasts(&self) -> MutexGuard<'_, Pasts> {
+        self.pasts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What clients may publish again from before this process.
+    pub(crate) fn recall(&self, repeats: impl IntoIterator<Item = Repeats>) {
+        let mut pasts = self.pasts();
+        for repeats in repeats {
+            pasts.keep(repeats.session, Past::recall(&repeats));
+        }
     }
 
     fn next_number(&self) -> u64 {
@@ -107,6 +131,9 @@ impl Sessions {
         if clean {
             tenure.forget();
         }
+        if let Some(past) = self.pasts().take(tenure.seat.sender) {
+            tenure.session.past = past;
+        }
         tenure.seat.outbox.set_online(true);
         Some(tenure)
     }
@@ -115,6 +142,7 @@ impl Sessions {
         let wake = Arc::new(Notify::new());
         Arc::new(Seat {
             number: self.next_number(),
+            sender: Repeats::session(&key.0, &key.1),
             outbox: Arc::new(Outbox::new(&self.limits, Arc::clone(&wake))),
             wake,
             key,
@@ -135,7 +163,7 @@ impl Sessions {
         if expiry.is_zero() {
             // The session ends here; a newer claim finds it empty.
             tenure.forget();
-            self.vacate(&tenure);
+            self.vacate(&mut tenure);
             return will;
         }
         if let Some(clean) = tenure.superseded_by_clean() {
@@ -176,7 +204,7 @@ impl Sessions {
         let goes_on = tenure.superseded_by_clean() == Some(false);
         if !goes_on {
             tenure.forget();
-            self.vacate(&tenure);
+            self.vacate(&mut tenure);
         }
         drop(tenure);
         if let Some(will) = will.filter(|_| !goes_on) {
@@ -197,11 +225,15 @@ impl Sessions {
         (place, evicted)
     }
 
-    /// Takes the seat away, unless someone has claimed it.
-    fn vacate(&self, tenure: &Tenure) {
+    /// Takes the seat away, unless someone has claimed it. What the client may publish again is kept.
+    fn vacate(&self, tenure: &mut Tenure) {
         let mut seats = self.seats();
         if !tenure.is_superseded() {
             seats.remove(&tenure.seat.key);
+            let past = std::mem::take(&mut tenure.session.past);
+            if !past.is_empty() {
+                self.pasts().keep(tenure.seat.sender, past);
+            }
         }
     }
 }
@@ -224,7 +256,10 @@ impl Tenure {
         if kept.len() > 0 {
             self.account.space.unsubscribe(self.seat.number, kept);
         }
+        // A client that begins anew may still repeat what it got no acknowledgement for; many do.
+        let past = std::mem::take(&mut self.session.past).of_an_ended_session();
         *self.session = Session::default();
+        self.session.past = past;
         self.seat.outbox.clear();
     }
 }

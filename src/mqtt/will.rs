@@ -56,7 +56,9 @@ pub(crate) async fn publish(pending: PendingWill) {
     let (_, receipts) = Gate::new(route.links.len(), Arc::new(Notify::new()));
     for (link, receipt) in route.links.into_iter().zip(receipts) {
         match timeout_at(now + PATIENCE, link.room()).await {
-            Ok(Some(room)) => drop(room.send(Arrivals { events: vec![event.clone()], receipt })),
+            Ok(Some(room)) => {
+                drop(room.send(Arrivals { events: vec![event.clone()], repeats: None, receipt }))
+            }
             _ => drop(METRICS.mqtt_dropped.inc()),
         }
     }

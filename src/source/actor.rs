@@ -1,13 +1,15 @@
 //! [`SourceActor`]: reads one source for all triggers that listen to it.
 //!
-//! Owns the source. It sends every group of events to the BatchActor of each action, waits until all have
-//! taken it, accepts the receipt, and only then takes the next; so it queues nothing itself, and a full
-//! BatchActor holds the source back. Its mailbox gets only [`Stop`]. When the source ends it drains the
-//! BatchActors and ends.
+//! Owns the source. It writes every group of events to the journal, if a trigger's path is on disk, sends it to the
+//! BatchActor of each action, and waits until all have taken it; so it queues nothing itself, and a full BatchActor
+//! or journal holds the source back. The journal accepts the receipt when the events are committed, which nothing
+//! here waits for. It begins with what the journal has and the BatchActors have not. Its mailbox gets only [`Stop`].
+//! When the source ends it drains the BatchActors and ends.
 
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use actix::prelude::*;
@@ -17,15 +19,35 @@ use tokio::sync::watch;
 
 use super::Source;
 use crate::batch::{BatchActor, Drain, Push};
-use crate::model::receipt::Arrivals;
+use crate::journal::ReadError;
+use crate::journal::disk::{Arrived, Disk, SourceId};
+use crate::model::event::Event;
+use crate::model::receipt::{Arrivals, Receipt};
 use crate::telemetry;
 
 /// Reads a source and feeds the batches of its triggers.
 pub struct SourceActor {
     source: Rc<RefCell<Box<dyn Source>>>,
     batches: Vec<Addr<BatchActor>>,
+    log: Option<Log>,
+    /// The offset of the next event.
+    next: u64,
     /// Becomes true when everything that was read is with the gateways.
     drained: watch::Sender<bool>,
+}
+
+/// Where a source's events are written before anything else happens to them.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// The journal.
+    pub disk: Arc<Disk>,
+    /// The source in it.
+    pub source: SourceId,
+    /// The offset of the first event that some BatchActor does not have.
+    pub from: u64,
+    /// Whether there are BatchActors for paths in memory too, which have to take the events before the sender may be
+    /// acknowledged.
+    pub is_mixed: bool,
 }
 
 /// Takes nothing new. The reply comes when everything that was taken is with the gateways.
@@ -35,31 +57,129 @@ pub struct Stop;
 
 impl SourceActor {
     /// Reads `source` for `batches`.
-    pub fn new(source: Box<dyn Source>, batches: Vec<Addr<BatchActor>>) -> Self {
-        Self { source: Rc::new(RefCell::new(source)), batches, drained: watch::Sender::new(false) }
+    pub fn new(source: Box<dyn Source>, batches: Vec<Addr<BatchActor>>, log: Option<Log>) -> Self {
+        Self {
+            source: Rc::new(RefCell::new(source)),
+            batches,
+            next: log.as_ref().map_or(0, |log| log.from),
+            log,
+            drained: watch::Sender::new(false),
+        }
     }
+
+    /// Hands events to every batch, and then accepts what has not been accepted. Without all batches the actor ends:
+    /// the supervisor starts the chain again, from the journal or from what the sender keeps.
+    fn push(&mut self, first: u64, events: Arc<[Event]>, receipt: Option<Receipt>, ctx: &mut Context<Self>) {
+        self.next = first + events.len() as u64;
+        let push = Push { first, events };
+        let pushes = join_all(self.batches.iter().map(|batch| batch.send(push.clone())));
+        ctx.wait(pushes.into_actor(self).map(|replies, actor, ctx| {
+            if replies.iter().all(|reply| matches!(reply, Ok(Ok(())))) {
+                receipt.into_iter().for_each(Receipt::accept);
+            } else if actor.log.is_some() || replies.iter().any(Result::is_err) {
+                ctx.stop();
+            }
+        }));
+    }
+
+    /// Hands over what the journal has of this source from `self.next` to `end`, or to its end; then calls `then`.
+    fn catch_up(
+        &mut self,
+        log: Log,
+        end: Option<u64>,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
+    ) {
+        let (batches, from) = (self.batches.clone(), self.next);
+        let read = async move {
+            let mut next = from;
+            // What is read must be committed, whoever has written it.
+            let flushed = read(&log, |log| log.disk.flushed(log.source)).await?;
+            let end = end.unwrap_or(flushed);
+            while next < end {
+                let mut events = read(&log, move |log| log.disk.backlog(log.source, next)).await?;
+                events.truncate((end - next) as usize);
+                let push = Push { first: next, events: events.into() };
+                next += push.events.len() as u64;
+                if join_all(batches.iter().map(|batch| batch.send(push.clone())))
+                    .await
+                    .iter()
+                    .any(|reply| !matches!(reply, Ok(Ok(()))))
+                {
+                    return Err(ReadError::Failed("a batch did not take the events".to_owned()));
+                }
+            }
+            Ok(next)
+        };
+        ctx.wait(read.into_actor(self).map(|next, actor, ctx| match next {
+            Ok(next) => {
+                actor.next = next;
+                then(actor, ctx);
+            }
+            Err(error) => {
+                tracing::error!(%error, "failed to read on from the journal; the source starts again");
+                ctx.stop();
+            }
+        }));
+    }
+}
+
+/// Reads the journal on a thread that may wait.
+async fn read<R: Send + 'static>(
+    log: &Log,
+    work: impl FnOnce(&Log) -> Result<R, ReadError> + Send + 'static,
+) -> Result<R, ReadError> {
+    let log = log.clone();
+    let done = actix_rt::task::spawn_blocking(move || work(&log)).await;
+    done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string())))
 }
 
 impl Actor for SourceActor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.add_stream(Reader(Rc::clone(&self.source)));
+        let reader = Reader(Rc::clone(&self.source));
+        match self.log.clone() {
+            Some(log) => self.catch_up(log, None, ctx, |_, ctx| {
+                ctx.add_stream(reader);
+            }),
+            None => {
+                ctx.add_stream(reader);
+            }
+        }
     }
 }
 
 impl StreamHandler<Arrivals> for SourceActor {
     fn handle(&mut self, arrivals: Arrivals, ctx: &mut Self::Context) {
-        let push = Push { events: arrivals.events.into() };
-        let pushes = join_all(self.batches.iter().map(|batch| batch.send(push.clone())));
-        ctx.wait(pushes.into_actor(self).map(|replies, _, ctx| {
-            if replies.iter().all(|reply| matches!(reply, Ok(Ok(())))) {
-                arrivals.receipt.accept();
-            } else if replies.iter().any(Result::is_err) {
-                // A batch has ended; the supervisor starts the chain again, the sender keeps its events.
-                ctx.stop();
+        let Arrivals { events, repeats, receipt } = arrivals;
+        let events: Arc<[Event]> = events.into();
+        let Some(log) = &self.log else {
+            return self.push(self.next, events, Some(receipt), ctx);
+        };
+        let own = log.is_mixed.then(|| receipt.share());
+        let arrived = Arrived { events: Arc::clone(&events), repeats, receipt };
+        match log.disk.log(log.source, arrived) {
+            Ok(first) => self.logged(first, events, own, ctx),
+            // The journal is behind: so is this source, until there is room.
+            Err(arrived) => {
+                let log = log.clone();
+                let wait = async move {
+                    let mut arrived = arrived;
+                    let bytes = arrived.events.iter().map(|event| event.json.len()).sum();
+                    loop {
+                        log.disk.has_room(bytes).await;
+                        match log.disk.log(log.source, arrived) {
+                            Ok(first) => return first,
+                            Err(back) => arrived = back,
+                        }
+                    }
+                };
+                ctx.wait(
+                    wait.into_actor(self).map(|first, actor, ctx| actor.logged(first, events, own, ctx)),
+                );
             }
-        }));
+        }
     }
 
     fn finished(&mut self, ctx: &mut Self::Context) {
@@ -68,6 +188,19 @@ impl StreamHandler<Arrivals> for SourceActor {
             actor.drained.send_replace(true);
             ctx.stop();
         }));
+    }
+}
+
+impl SourceActor {
+    /// The events have their place in the journal.
+    fn logged(&mut self, first: u64, events: Arc<[Event]>, own: Option<Receipt>, ctx: &mut Context<Self>) {
+        match self.log.clone() {
+            // The actor before this one, which ends, has written something meanwhile.
+            Some(log) if first > self.next => {
+                self.catch_up(log, Some(first), ctx, move |actor, ctx| actor.push(first, events, own, ctx));
+            }
+            _ => self.push(first, events, own, ctx),
+        }
     }
 }
 
@@ -96,7 +229,7 @@ impl Stream for Reader {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use bytes::Bytes;
     use tokio::sync::{Notify, Semaphore, mpsc};
@@ -104,8 +237,8 @@ mod tests {
 
     use super::*;
     use crate::gateway::Broadcast;
-    use crate::model::event::Event;
     use crate::model::gateway::PathKey;
+    use crate::model::message;
     use crate::model::receipt::{Gate, Verdict};
     use crate::model::trigger::BatchSettings;
     use crate::source::Condition;
@@ -148,7 +281,7 @@ mod tests {
             let (texts, permits) = (Arc::clone(&self.texts), Arc::clone(&self.permits));
             Box::pin(async move {
                 permits.acquire().await.unwrap().forget();
-                texts.lock().unwrap().extend(broadcast.texts);
+                texts.lock().unwrap().extend(broadcast.batches.iter().map(|batch| message::join(batch)));
             })
         }
     }
@@ -167,18 +300,23 @@ mod tests {
             let sink = Sink { texts: Arc::clone(&texts), permits: Arc::clone(&permits) }.start();
             let target = PathKey { gateway_id: "main".into(), path: "/ws".into() };
             let settings = BatchSettings { max_count, ..BatchSettings::default() };
-            let batch =
-                |_| BatchActor::new("t".into(), settings, target.clone(), sink.clone().recipient()).start();
+            let batch = |_| {
+                BatchActor::new("t".into(), settings, target.clone(), sink.clone().recipient(), None, 0)
+                    .start()
+            };
             let batches: Vec<_> = (0..batches).map(batch).collect();
             let (feed, groups) = mpsc::channel(4);
-            let source = SourceActor::new(Box::new(Fed { groups, panics }), batches.clone()).start();
+            let source = SourceActor::new(Box::new(Fed { groups, panics }), batches.clone(), None).start();
             Self { source, feed, batches, texts, permits }
         }
 
         async fn feed(&self, count: usize) -> Arc<Gate> {
             let (gate, mut receipts) = Gate::new(1, Arc::new(Notify::new()));
             let events = vec![Event { id: Uuid::nil(), json: Bytes::from_static(b"1") }; count];
-            self.feed.send(Arrivals { events, receipt: receipts.pop().unwrap() }).await.unwrap();
+            self.feed
+                .send(Arrivals { events, repeats: None, receipt: receipts.pop().unwrap() })
+                .await
+                .unwrap();
             gate
         }
     }

@@ -1,17 +1,20 @@
 //! Whether the server does its work: what the engine writes and `/readyz` tells.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dashmap::DashMap;
 use tokio::sync::watch;
 
 use super::Condition;
+use crate::journal::disk::Health;
 
 /// The state of the server and of every source.
 #[derive(Debug, Default)]
 pub struct Readiness {
     serving: AtomicBool,
     sources: DashMap<String, watch::Receiver<Condition>>,
+    journal: OnceLock<watch::Receiver<Health>>,
 }
 
 impl Readiness {
@@ -28,6 +31,17 @@ impl Readiness {
     /// Watches a source under a name that people know it by.
     pub fn watch(&self, name: String, condition: watch::Receiver<Condition>) {
         self.sources.insert(name, condition);
+    }
+
+    /// Watches the journal.
+    pub fn watch_journal(&self, health: watch::Receiver<Health>) {
+        // There is one for the life of the process.
+        let _ = self.journal.set(health);
+    }
+
+    /// Whether the journal takes events; `None` if no path needs one.
+    pub fn journal(&self) -> Option<Health> {
+        self.journal.get().map(|health| health.borrow().clone())
     }
 
     /// The sources and their conditions, by name.

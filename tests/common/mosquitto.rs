@@ -48,12 +48,12 @@ impl Mosquitto {
         self.address
     }
 
-    /// Starts it (again), and waits until it listens.
+    /// Starts it (again), and waits until it listens: it says so, since another program may have taken the port.
     pub(crate) fn run(&mut self) {
         assert!(self.process.is_none(), "it runs already");
         let began = Instant::now();
         let mut process = self.spawn();
-        while TcpStream::connect(self.address).is_err() {
+        while !self.log().contains(" running") || TcpStream::connect(self.address).is_err() {
             if let Some(status) = process.try_wait().unwrap() {
                 panic!("mosquitto ended with {status}: {}", self.log());
             }
@@ -107,8 +107,14 @@ impl Mosquitto {
 
     /// kill -9.
     pub(crate) fn kill(&mut self) {
+        self.end("KILL");
+    }
+
+    /// Ends it with a signal, and waits for the end.
+    pub(crate) fn end(&mut self, signal: &str) {
         if let Some(mut process) = self.process.take() {
-            process.kill().unwrap();
+            let sent = Command::new("kill").args(["-s", signal, &process.id().to_string()]).status();
+            assert!(sent.unwrap().success() || process.try_wait().unwrap().is_some());
             process.wait().unwrap();
         }
     }

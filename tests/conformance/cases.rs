@@ -204,7 +204,7 @@ pub(crate) async fn receipts_may_be_accepted_late_and_in_any_order<H: Harness>()
     let mut receipts = Vec::new();
     for n in 1..=10 {
         d1.send("$devices/d1/events", n.to_string().as_bytes(), 1).await;
-        let Arrivals { events, receipt } = reader.group().await.unwrap();
+        let Arrivals { events, receipt, .. } = reader.group().await.unwrap();
         assert_eq!(events.iter().map(number).collect::<Vec<_>>(), [n]);
         receipts.push(receipt);
     }
@@ -226,7 +226,7 @@ pub(crate) async fn refused_events_come_again<H: Harness>() {
     let mut reader = Reader::running(harness.source(&registry(None, None), QUEUE)).await;
     let mut d1 = harness.publisher("d1").await;
     let publishing = tokio::spawn(async move { publish_numbers(&mut d1, 1..=3, 0).await });
-    let Arrivals { events, receipt } = reader.group().await.unwrap();
+    let Arrivals { events, receipt, .. } = reader.group().await.unwrap();
     assert_eq!(number(&events[0]), 1);
     drop(receipt);
     // Later ones may be here already; the refused one has to come again, and all have to come.
@@ -266,7 +266,7 @@ pub(crate) async fn a_stopped_source_gives_what_it_has_and_then_ends<H: Harness>
     for n in 1..=5 {
         d1.send("$devices/d1/events", n.to_string().as_bytes(), 1).await;
     }
-    let Arrivals { events, receipt } = reader.group().await.unwrap();
+    let Arrivals { events, receipt, .. } = reader.group().await.unwrap();
     let first = events.iter().map(number).max().unwrap();
     reader.stop();
     receipt.accept();

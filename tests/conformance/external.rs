@@ -93,7 +93,7 @@ async fn a_broker_with_a_window_of_20_stops_there_and_goes_on_with_the_first_ack
     publisher.acknowledged(0).await;
     let (mut numbers, mut receipts) = (Vec::new(), Vec::new());
     while numbers.len() < 20 {
-        let Arrivals { events, receipt } = reader.group().await.unwrap();
+        let Arrivals { events, receipt, .. } = reader.group().await.unwrap();
         numbers.extend(events.iter().map(number));
         receipts.push(receipt);
     }
@@ -282,6 +282,63 @@ async fn a_message_that_cannot_be_read_does_not_pass_for_a_working_source() {
         tokio::time::timeout(Duration::from_secs(30), condition.changed()).await.unwrap().unwrap();
         assert!(error(&condition.borrow_and_update()).is_some());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn acknowledgements_are_not_kept_back_by_a_broker_that_does_not_stop() {
+    const DUE: u16 = 4000;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut reader = Reader::new(source(&broker(None), listener.local_addr().unwrap()));
+    let (mut input, mut output) = listener.accept().await.unwrap().0.into_split();
+    // CONNECT and SUBSCRIBE; every one of these packets is shorter than 128 bytes.
+    for answer in [vec![0x20, 2, 0, 0], vec![0x90, 3, 0, 1, 1]] {
+        let (_, len) = (input.read_u8().await.unwrap(), input.read_u8().await.unwrap());
+        input.read_exact(&mut vec![0; len.into()]).await.unwrap();
+        output.write_all(&answer).await.unwrap();
+    }
+    let message = |id: u16| [&[0x32, 0x80, 8, 0, 1, b'a'], &id.to_be_bytes()[..], &[b'1'; 1019]].concat();
+    let mut receipts = Vec::new();
+    let mut events = 0;
+    for id in 1..=DUE {
+        output.write_all(&message(id)).await.unwrap();
+        while events + 20 < usize::from(id) {
+            let group = reader.group().await.unwrap();
+            events += group.events.len();
+            receipts.push(group.receipt);
+        }
+    }
+    while events < usize::from(DUE) {
+        let group = reader.group().await.unwrap();
+        events += group.events.len();
+        receipts.push(group.receipt);
+    }
+    receipts.into_iter().for_each(|receipt| receipt.accept());
+    // Far more than sockets hold: what is sent has been read.
+    let sending = tokio::spawn(async move {
+        for id in DUE + 1..=6 * DUE {
+            output.write_all(&message(id)).await.unwrap();
+        }
+        output
+    });
+    let acknowledged = async {
+        for id in 1..=DUE {
+            let mut packet = [0; 4];
+            input.read_exact(&mut packet).await.unwrap();
+            assert_eq!(packet[..2], [0x40, 2]);
+            assert_eq!(packet[2..], id.to_be_bytes(), "in the order of the messages");
+        }
+    };
+    let mut receipts = Vec::new();
+    let read_on = async {
+        loop {
+            receipts.push(reader.group().await.unwrap().receipt);
+        }
+    };
+    tokio::select! {
+        () = acknowledged => {}
+        () = read_on => {}
+    }
+    assert!(!sending.is_finished(), "all was read before all was acknowledged");
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ impl Reader {
 
     /// The next group, its receipt accepted; `None` at the end.
     pub(crate) async fn accepted(&mut self) -> Option<Vec<Event>> {
-        let Arrivals { events, receipt } = self.group().await?;
+        let Arrivals { events, receipt, .. } = self.group().await?;
         receipt.accept();
         Some(events)
     }

@@ -63,23 +63,35 @@ pub struct TestServer {
     pub gateway: SocketAddr,
     pub management: SocketAddr,
     pub mqtt: Option<SocketAddr>,
-    _folder: tempfile::TempDir,
+    _folder: Option<tempfile::TempDir>,
+}
+
+/// The program on a configuration that is put into `folder`, not started yet.
+pub fn program(folder: &Path, config: &str) -> Command {
+    let file = folder.join("config.yaml");
+    std::fs::write(&file, config).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_triggercast"));
+    command.arg("--config").arg(&file).current_dir(folder);
+    command.stderr(Stdio::piped()).stdin(Stdio::null()).env_remove("RUST_LOG");
+    command
 }
 
 impl TestServer {
     /// Starts the program on a configuration and waits until it is ready.
     pub fn start(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("config.yaml");
-        std::fs::write(&file, config).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_triggercast"));
-        command
-            .arg("--config")
-            .arg(&file)
-            .current_dir(folder.path())
-            .stderr(Stdio::piped())
-            .stdin(Stdio::null());
-        command.env_remove("RUST_LOG");
+        let mut server = Self::start_in(folder.path(), config);
+        server._folder = Some(folder);
+        server
+    }
+
+    /// The same, in a folder that stays.
+    pub fn start_in(folder: &Path, config: &str) -> Self {
+        Self::start_by(&mut program(folder, config))
+    }
+
+    /// Starts this [`program`] and waits until it is ready.
+    pub fn start_by(command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let lines = lines_of(child.stderr.take().unwrap());
         let mut early = Vec::new();
@@ -107,7 +119,7 @@ impl TestServer {
             gateway: addresses["gateway"],
             management: addresses["management"],
             mqtt: addresses.get("mqtt").copied(),
-            _folder: folder,
+            _folder: None,
         }
     }
 

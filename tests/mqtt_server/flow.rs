@@ -357,17 +357,40 @@ fn qos_1_that_was_never_acknowledged_is_known_when_it_is_repeated() {
     held.receipt.accept();
     raw.expect(&[0x40, 2, 0, 7]);
     raw.expect(&[0x40, 2, 0, 8]);
-    // A session that is not kept knows nothing of it.
+    // Clients that begin anew repeat all the same.
     raw.publish(1, 9, EVENTS, b"twice");
     let held = group(&mut link).unwrap();
     raw.vanish();
     let mut raw = Hello { clean: true, ..hello }.enter(&server);
     let again = raw.publish_with(0x0a, 9, EVENTS, &[], b"twice");
     raw.send(&again);
-    assert_eq!(payload(&events(&mut link, 1)[0]), b"twice");
-    raw.expect(&[0x40, 2, 0, 9]);
-    held.receipt.accept();
     raw.expect_quiet();
+    held.receipt.accept();
+    raw.expect(&[0x40, 2, 0, 9]);
+    assert!(ready_group(&mut link).is_none());
+}
+
+#[test]
+fn qos_1_whose_acknowledgement_was_lost_is_known_when_it_is_repeated() {
+    for clean in [false, true] {
+        let server = server();
+        let mut link = link(&server);
+        let hello = Hello { clean, ..Hello::persistent(V3, "d1", "c") };
+        let mut raw = hello.enter(&server);
+        raw.publish(1, 7, EVENTS, b"once");
+        events(&mut link, 1);
+        raw.expect(&[0x40, 2, 0, 7]);
+        raw.vanish();
+        let mut raw = hello.enter(&server);
+        let again = raw.publish_with(0x0a, 7, EVENTS, &[], b"once");
+        raw.send(&again);
+        raw.expect(&[0x40, 2, 0, 7]);
+        // Another message under the same identifier is another one, marked as a repetition or not.
+        let other = raw.publish_with(0x0a, 7, EVENTS, &[], b"other");
+        raw.send(&other);
+        assert_eq!(payload(&events(&mut link, 1)[0]), b"other");
+        raw.expect(&[0x40, 2, 0, 7]);
+    }
 }
 
 #[test]

@@ -91,7 +91,7 @@ pub(crate) fn ready_group(link: &mut Link) -> Option<Arrivals> {
 pub(crate) fn events(link: &mut Link, count: usize) -> Vec<serde_json::Value> {
     let mut found = Vec::new();
     while found.len() < count {
-        let Arrivals { events, receipt } = group(link).expect("events");
+        let Arrivals { events, receipt, .. } = group(link).expect("events");
         receipt.accept();
         found.extend(events.iter().map(details));
     }

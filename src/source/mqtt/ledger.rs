@@ -3,15 +3,21 @@
 //!
 //! A packet identifier means something on its own connection only, so a ledger lives exactly as long as one
 //! connection: an acknowledgement that comes too late cannot acknowledge another message. Its successor
-//! knows what was left open, and recognises it when the broker sends it again. What may have been
-//! acknowledged already is not recognised: the identifier may by then stand for a later message with the
-//! same content, and an event that comes twice is better than one that is lost.
+//! knows what was left open and what was acknowledged, and recognises it when the broker sends it again.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::model::receipt::{Gate, Verdict};
+use crate::model::repeat::{Repeat, Repeats};
+
+/// Acknowledged messages that are known again: more than a broker has on its way. Mosquitto 2.0 does not keep to its
+/// window of 20 towards who is slower than its publishers, and reads one acknowledgement while it takes a message of
+/// each of them. Half of all identifiers: what came under one before the broker used it again must be forgotten.
+const REMEMBERED: u64 = 1 << 15;
+/// So many messages back an identifier with the same content makes a repetition doubtful, see [`crate::model::repeat`].
+const DOUBTED: u64 = 1024;
 
 /// A message that the broker wants acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +44,16 @@ pub(super) struct Ledger {
     progress: bool,
     /// What connections before this one left open.
     open: HashMap<u16, Open>,
+    /// What was acknowledged, here and before; the broker may not have heard it.
+    acknowledged: Acknowledged,
+}
+
+/// What was acknowledged under each identifier, newest last.
+#[derive(Debug, Default)]
+struct Acknowledged {
+    count: u64,
+    /// By QoS and identifier: which of all it was, and its content.
+    known: HashMap<(u8, u16), Vec<(u64, u64)>>,
 }
 
 #[derive(Debug)]
@@ -66,9 +82,46 @@ impl Message {
         (topic, payload).hash(&mut hasher);
         Self { id, exactly_once, content: hasher.finish() }
     }
+
+    fn qos(self) -> u8 {
+        if self.exactly_once { 2 } else { 1 }
+    }
+
+    /// How the broker would repeat it.
+    pub(super) fn repeat(self) -> Repeat {
+        Repeat { packet_id: self.id, qos: self.qos(), copies: 1, content: self.content }
+    }
+}
+
+impl Acknowledged {
+    fn remember(&mut self, qos: u8, id: u16, content: u64) {
+        self.count += 1;
+        let known = self.known.entry((qos, id)).or_default();
+        known.retain(|(number, _)| self.count - number < DOUBTED);
+        known.push((self.count, content));
+    }
+
+    fn knows(&self, qos: u8, id: u16, content: u64) -> bool {
+        let Some(((number, newest), older)) = self.known.get(&(qos, id)).and_then(|known| known.split_last())
+        else {
+            return false;
+        };
+        *newest == content
+            && self.count - number < REMEMBERED
+            && older.iter().all(|(_, older)| *older != content)
+    }
 }
 
 impl Ledger {
+    /// The first book of a process that knows what the one before it was given.
+    pub(super) fn recall(repeats: &Repeats) -> Self {
+        let mut acknowledged = Acknowledged::default();
+        for Repeat { packet_id, qos, content, .. } in &repeats.publishes {
+            acknowledged.remember(*qos, *packet_id, *content);
+        }
+        Self { acknowledged, ..Self::default() }
+    }
+
     /// The book of the next connection.
     pub(super) fn successor(self) -> Self {
         let mut open = self.open;
@@ -80,26 +133,39 @@ impl Ledger {
                 open.insert(message.id, Open { content: message.content, gate });
             }
         }
-        Self { open, ..Self::default() }
+        Self { open, acknowledged: self.acknowledged, ..Self::default() }
     }
 
     /// The broker has forgotten the session, and with it what its identifiers meant.
     pub(super) fn forget(&mut self) {
         self.open.clear();
+        self.acknowledged = Acknowledged::default();
     }
 
-    /// Whether connections before this one have left a message with this identifier open.
-    pub(super) fn has_open(&self, message: Message) -> bool {
-        self.open.contains_key(&message.id)
+    /// Whether a message may be one that came before.
+    pub(super) fn may_know(&self, message: Message, again: bool) -> bool {
+        self.open.contains_key(&message.id) || again && self.was_acknowledged(message)
     }
 
-    /// Whether the message is one that a connection before this one has handed over. If so it is entered
-    /// here, and waits for that verdict.
+    fn was_acknowledged(&self, message: Message) -> bool {
+        self.acknowledged.knows(message.qos(), message.id, message.content)
+    }
+
+    /// Whether the message is one that was handed over before. If so it is entered here, and waits for that
+    /// verdict.
     pub(super) fn knows(&mut self, message: Message, again: bool) -> bool {
-        let Some(Open { content, gate }) = self.open.remove(&message.id) else { return false };
-        let known = again && content == message.content && gate.verdict() != Verdict::Refused;
-        if known {
+        let open = self.open.remove(&message.id);
+        if let Some(Open { content, gate }) = open
+            && again
+            && content == message.content
+            && gate.verdict() != Verdict::Refused
+        {
             self.took(vec![message], Some(gate));
+            return true;
+        }
+        let known = again && self.was_acknowledged(message);
+        if known {
+            self.took(vec![message], None);
         }
         known
     }
@@ -135,6 +201,7 @@ impl Ledger {
             if !send(due.message) {
                 break;
             }
+            self.acknowledged.remember(due.message.qos(), due.message.id, due.message.content);
             self.due.pop_front();
             self.unwritten += 1;
         }
@@ -144,6 +211,11 @@ impl Ledger {
     pub(super) fn written(&mut self) {
         self.unwritten = self.unwritten.saturating_sub(1);
         self.progress = true;
+    }
+
+    /// Whether no acknowledgement is with the client.
+    pub(super) fn is_written(&self) -> bool {
+        self.unwritten == 0
     }
 
     /// Whether anything was acknowledged on this connection.
@@ -262,7 +334,40 @@ mod tests {
     }
 
     #[test]
-    fn what_was_acknowledged_or_refused_or_forgotten_is_new_when_it_comes_again() {
+    fn what_was_acknowledged_is_recognised_and_acknowledged_again() {
+        let mut ledger = Ledger::default();
+        group(&mut ledger, &[1, 2]).accept();
+        ledger.settle().unwrap();
+        assert_eq!(sent(&mut ledger, 9), [1, 2]);
+        let mut ledger = ledger.successor();
+        assert!(!ledger.knows(message(1), false), "not marked as a repetition");
+        assert!(ledger.may_know(message(2), true) && ledger.knows(message(2), true));
+        assert_eq!((ledger.settle(), sent(&mut ledger, 9)), (Ok(()), vec![2]));
+        let repeats = Repeats { session: 1, publishes: vec![message(3).repeat()] };
+        assert!(Ledger::recall(&repeats).knows(message(3), true));
+    }
+
+    #[test]
+    fn far_more_than_a_window_is_recognised_but_not_what_had_its_identifier_before() {
+        let other = |id: u16| Message::new(id, false, "a", b"2");
+        let publishes = (1..=30_000).map(|id| message(id).repeat()).collect();
+        let mut ledger = Ledger::recall(&Repeats { session: 1, publishes });
+        assert!((1..=30_000).all(|id| ledger.may_know(message(id), true)));
+        for id in 30_001..=u16::MAX {
+            ledger.acknowledged.remember(1, id, other(id).content);
+        }
+        assert!((1..=30_000).all(|id| !ledger.may_know(message(id), true)), "the broker may use them again");
+        assert!(ledger.may_know(other(40_000), true));
+        // Twice the same under one identifier, and shortly after each other: which of them comes again?
+        ledger.acknowledged.remember(1, 7, 70);
+        assert!(ledger.acknowledged.knows(1, 7, 70));
+        ledger.acknowledged.remember(1, 7, 71);
+        ledger.acknowledged.remember(1, 7, 70);
+        assert!(!ledger.acknowledged.knows(1, 7, 70) && !ledger.acknowledged.knows(1, 7, 71));
+    }
+
+    #[test]
+    fn what_was_refused_or_forgotten_is_new_when_it_comes_again() {
         let mut ledger = Ledger::default();
         group(&mut ledger, &[1]).accept();
         let (refused, _forgotten) = (group(&mut ledger, &[2]), group(&mut ledger, &[3]));
@@ -270,9 +375,9 @@ mod tests {
         assert_eq!(sent(&mut ledger, 9), [1]);
         drop(refused);
         let mut ledger = ledger.successor();
-        assert!(!ledger.knows(message(1), true) && !ledger.knows(message(2), true));
+        assert!(!ledger.knows(message(2), true));
         ledger.forget();
-        assert!(!ledger.knows(message(3), true));
+        assert!(!ledger.knows(message(1), true) && !ledger.knows(message(3), true));
     }
 
     proptest! {

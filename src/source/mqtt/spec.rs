@@ -4,6 +4,7 @@
 use crate::model::event::Origin;
 use crate::model::id::Id;
 use crate::model::iot::{self, Alias, ExternalBroker};
+use crate::model::repeat::Repeats;
 use crate::model::trigger::TriggerSource;
 
 /// Everything that a source on an external broker has to know.
@@ -19,6 +20,8 @@ pub struct MqttSourceSpec {
     pub topics: Topics,
     /// How people know the source, for log lines.
     pub name: String,
+    /// What the broker may send again, since its acknowledgement was lost with the process before this one.
+    pub repeats: Option<Repeats>,
 }
 
 /// How a topic on the broker becomes the origin of an event.
@@ -43,6 +46,17 @@ pub enum Topics {
 }
 
 impl MqttSourceSpec {
+    /// Recognises what the broker sends again.
+    pub fn recalling(mut self, repeats: Option<Repeats>) -> Self {
+        self.repeats = repeats;
+        self
+    }
+
+    /// How the journal knows our session on the broker.
+    pub fn session(&self) -> u64 {
+        Repeats::session(&self.broker.host, &self.client_id)
+    }
+
     /// Takes only these devices of the registry: another registry's may be on the same broker.
     pub fn of_devices(mut self, declared: &[Id]) -> Self {
         if let Topics::Registry { devices, .. } = &mut self.topics {
@@ -73,7 +87,7 @@ impl MqttSourceSpec {
         let name = source.to_string();
         // Another set of filters is another session: the broker would go on sending what an old one wanted.
         let client_id = format!("{node}-{}-{:016x}", topics.owner(), fingerprint(&name));
-        Self { broker: broker.clone(), client_id, filters, topics, name }
+        Self { broker: broker.clone(), client_id, filters, topics, name, repeats: None }
     }
 }
 

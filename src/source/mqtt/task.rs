@@ -17,11 +17,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet, Publish,
-    QoS, SubAck, SubscribeFilter, SubscribeReasonCode,
+    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet, PubAck,
+    PubRec, Publish, QoS, SubAck, SubscribeFilter, SubscribeReasonCode,
 };
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::health::Health;
 use super::intake::{Group, Intake, message_of};
@@ -30,6 +30,7 @@ use super::queue::{Room, Sender};
 use super::retry::{Backoff, Ending, HEALTHY, RepeatGuard};
 use super::spec::MqttSourceSpec;
 use crate::model::receipt::{Arrivals, Gate};
+use crate::model::repeat::Repeats;
 use crate::source::Condition;
 use crate::telemetry::METRICS;
 
@@ -39,8 +40,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(KEEP_ALIVE.as_secs() / 2);
 /// Seconds that a connection may take to be made, and a packet to be written.
 const CONNECT_SECONDS: u64 = 10;
-/// Acknowledgements on their way to the socket; what does not fit waits in the ledger.
-const REQUESTS: usize = 8192;
+/// Packets that the client can be given to write: SUBSCRIBE, DISCONNECT and one acknowledgement at a time.
+const REQUESTS: usize = 8;
 /// Largest packet that is read: all that MQTT can express. A smaller limit would not save memory but end
 /// the connection at the same message for ever.
 const MAX_PACKET: usize = 268_435_455;
@@ -134,7 +135,7 @@ impl Task {
 
     /// Until the source stops.
     pub(super) async fn run(mut self) {
-        let mut ledger = Ledger::default();
+        let mut ledger = self.spec.repeats.as_ref().map(Ledger::recall).unwrap_or_default();
         loop {
             let (client, eventloop) = connect(&self.spec);
             let mut connection = Connection::new(client, ledger);
@@ -195,6 +196,9 @@ impl Task {
             if let Err(end) = handled.and_then(|()| self.attend(connection)) {
                 return end;
             }
+            if let Err(end) = connection.acknowledge(&mut eventloop).await {
+                return end;
+            }
         }
     }
 
@@ -219,6 +223,7 @@ impl Task {
     ) -> Result<Result<Event, ConnectionError>, End> {
         loop {
             self.attend(connection)?;
+            connection.rouse();
             let until = connection.leaving.map_or_else(|| Instant::now() + LOOK, |leaving| leaving.until);
             tokio::select! {
                 biased;
@@ -237,7 +242,6 @@ impl Task {
             return Err(End::Stopped);
         }
         let refused = connection.ledger.settle().is_err();
-        connection.acknowledge();
         if *self.stop.borrow_and_update() {
             return connection.leave(refused);
         }
@@ -309,7 +313,7 @@ impl Task {
     async fn take(&mut self, connection: &mut Connection, publish: &Publish) {
         let message = message_of(publish);
         if let Some(message) =
-            message.filter(|message| !connection.spilled && connection.ledger.has_open(*message))
+            message.filter(|message| !connection.spilled && connection.ledger.may_know(*message, publish.dup))
         {
             // In the order of arrival: what was gathered comes before.
             self.hand_over(connection).await;
@@ -347,7 +351,10 @@ impl Task {
         METRICS.events_received.inc_by(events.len() as u64);
         let (gate, receipts) = Gate::new(1, Arc::clone(&self.decided));
         if let Some(receipt) = receipts.into_iter().next() {
-            self.queue.send(room, Arrivals { events, receipt });
+            let publishes: Vec<_> = messages.iter().copied().map(Message::repeat).collect();
+            let session = self.spec.session();
+            let repeats = (!publishes.is_empty()).then_some(Repeats { session, publishes });
+            self.queue.send(room, Arrivals { events, repeats, receipt });
         }
         connection.ledger.took(messages, Some(gate));
     }
@@ -391,9 +398,44 @@ impl Connection {
             .map_err(|_| End::Failed(format!("subscribe to {}: not a topic filter", spec.filters.join(", "))))
     }
 
-    fn acknowledge(&mut self) {
-        let client = &self.client;
-        self.ledger.send_due(|message| client.try_ack(&stub(message)).is_ok());
+    /// Writes all that is due, at once: the client itself reads ten packets for each one that it writes, and what the
+    /// broker has not heard it sends again.
+    async fn acknowledge(&mut self, eventloop: &mut EventLoop) -> Result<(), End> {
+        let Some(network) = &mut eventloop.network else { return Ok(()) };
+        // In order: after the one that the client was given.
+        if !self.ledger.is_written() {
+            return Ok(());
+        }
+        let mut answers = Vec::new();
+        self.ledger.send_due(|message| {
+            answers.push(answer(message));
+            true
+        });
+        if answers.is_empty() {
+            return Ok(());
+        }
+        let count = answers.len();
+        let write = async {
+            for answer in answers {
+                network.write(answer).await?;
+            }
+            network.flush().await
+        };
+        match timeout(Duration::from_secs(CONNECT_SECONDS), write).await {
+            Ok(Ok(())) => (0..count).for_each(|_| self.ledger.written()),
+            Ok(Err(error)) => return Err(End::Failed(error.to_string())),
+            Err(_) => return Err(End::Failed("acknowledge messages in time".to_owned())),
+        }
+        Ok(())
+    }
+
+    /// Gives the client, which waits, the first acknowledgement that is due; the rest is written when it returns.
+    fn rouse(&mut self) {
+        if self.ledger.is_written() {
+            let (client, mut is_first) = (&self.client, true);
+            self.ledger
+                .send_due(|message| std::mem::take(&mut is_first) && client.try_ack(&stub(message)).is_ok());
+        }
     }
 
     /// Ends when all is acknowledged, or nothing more can be, or the time is up; with DISCONNECT before.
@@ -411,6 +453,15 @@ impl Connection {
             return self.client.try_disconnect().map_err(|_| End::Stopped);
         }
         Ok(())
+    }
+}
+
+/// The acknowledgement of a message, or of the first half of an exchange with QoS 2.
+fn answer(message: Message) -> Packet {
+    if message.exactly_once {
+        Packet::PubRec(PubRec::new(message.id))
+    } else {
+        Packet::PubAck(PubAck::new(message.id))
     }
 }
 

@@ -1,0 +1,163 @@
+//! What clients missed: reads the journal for those that resume or fell behind, a few at a time.
+//!
+//! At most [`READERS`] reads, and as many searches, run at once over all workers, on threads of their own, so that many clients that come
+//! back together do not hold up live delivery; the others wait their turn. What was read and encoded is kept in
+//! a cache of [`CACHE_BYTES`], since many clients want the same: the shared tail in memory.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+
+use super::segment::{Format, Segment};
+use crate::journal::{Found, Journal, Position, ReadError, ReadLimit, Start};
+use crate::model::gateway::PathKey;
+
+/// Reads at once.
+const READERS: usize = 2;
+/// Encoded messages that are kept for the next who asks; the oldest go.
+pub(super) const CACHE_BYTES: usize = 32 * 1024 * 1024;
+/// How much one read takes: about what a socket takes in one turn.
+const LIMIT: ReadLimit = ReadLimit { bytes: 128 * 1024, grid: 256 };
+
+/// The way to the journals for all workers.
+#[derive(Debug)]
+pub(super) struct History {
+    readers: Semaphore,
+    /// Those who only ask where to begin do not stand in line behind those who read.
+    finders: Semaphore,
+    cache: Mutex<Cache>,
+}
+
+type Key = (PathKey, Format, Position);
+
+#[derive(Debug, Default)]
+struct Cache {
+    segments: HashMap<Key, Segment>,
+    /// In the order in which they came.
+    order: VecDeque<Key>,
+    bytes: usize,
+}
+
+impl History {
+    /// With an empty cache.
+    pub(super) fn new() -> Self {
+        Self { readers: Semaphore::new(READERS), finders: Semaphore::new(READERS), cache: Mutex::default() }
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The way to the journal of one path. A clone is the same.
+#[derive(Debug, Clone)]
+pub(super) struct PathHistory {
+    key: PathKey,
+    journal: Arc<dyn Journal>,
+    shared: Arc<History>,
+}
+
+impl PathHistory {
+    /// Of the path `key`, whose order is in `journal`.
+    pub(super) fn new(key: PathKey, journal: Arc<dyn Journal>, shared: Arc<History>) -> Self {
+        Self { key, journal, shared }
+    }
+
+    /// Where a start is.
+    pub(super) async fn find(self, start: Start) -> Result<Found, ReadError> {
+        let Self { key, journal, shared } = self;
+        let _turn = shared.finders.acquire().await;
+        blocking(move || journal.find(&key, start)).await
+    }
+
+    /// What follows `from`, encoded; `None` at the end of what is committed. With `skips`, what follows the oldest
+    /// that is kept, if that is later.
+    pub(super) async fn read(
+        self,
+        format: Format,
+        from: Position,
+        skips: bool,
+    ) -> Result<Option<Segment>, ReadError> {
+        let Self { key, journal, shared } = self;
+        let place = (key.clone(), format, from);
+        let known = shared.cache().segments.get(&place).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let _turn = shared.readers.acquire().await;
+        // Someone else may have asked for the same meanwhile.
+        let known = shared.cache().segments.get(&place).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let segment = blocking(move || {
+            let mut stored = journal.read(&key, from, LIMIT);
+            while let Err(ReadError::Gone { oldest }) = stored
+                && skips
+            {
+                stored = journal.read(&key, oldest, LIMIT);
+            }
+            let stored = stored?;
+            let Some(first) = stored.first().map(|batch| batch.position) else { return Ok(None) };
+            let batches = stored.iter().map(|batch| &batch.events[..]);
+            Ok(Some(Segment::encode_one(format, first, batches)))
+        });
+        let segment = segment.await?;
+        if let Some(segment) = segment.as_ref().filter(|segment| segment.first == from) {
+            shared.cache().insert(place, segment.clone());
+        }
+        Ok(segment)
+    }
+}
+
+async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, ReadError> + Send + 'static,
+) -> Result<R, ReadError> {
+    let done = actix_rt::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string())))
+}
+
+/// What a segment takes in the cache, about.
+fn cost(segment: &Segment) -> usize {
+    segment.bytes.len() + 512
+}
+
+impl Cache {
+    fn insert(&mut self, key: Key, segment: Segment) {
+        self.bytes += cost(&segment);
+        if let Some(before) = self.segments.insert(key.clone(), segment) {
+            self.bytes -= cost(&before);
+        } else {
+            self.order.push_back(key);
+        }
+        while self.bytes > CACHE_BYTES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            let gone = self.segments.remove(&oldest);
+            self.bytes -= gone.as_ref().map_or(0, cost);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::segment::tests::batch;
+
+    #[test]
+    fn the_cache_of_history_has_its_bound_and_keeps_the_newest() {
+        let mut cache = Cache::default();
+        let path = PathKey { gateway_id: "main".into(), path: "/ws".into() };
+        let segment =
+            Segment::encode_one(Format::WebSocket, 0, [&vec![batch(0, 1, 65_000).remove(0); 16][..]]);
+        for position in [0, 0].into_iter().chain(0..100) {
+            cache.insert((path.clone(), Format::WebSocket, position), segment.clone());
+            assert!(cache.bytes <= CACHE_BYTES);
+            assert_eq!(cache.bytes, cache.segments.len() * cost(&segment));
+            assert_eq!(cache.order.len(), cache.segments.len());
+        }
+        assert!(cache.segments.contains_key(&(path.clone(), Format::WebSocket, 99)));
+        assert!(!cache.segments.contains_key(&(path, Format::WebSocket, 0)));
+    }
+}

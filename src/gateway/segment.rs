@@ -1,0 +1,214 @@
+//! A stretch of a path as its clients get it: encoded messages, and where each stands in the path's order. Pure.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::frame;
+pub(super) use super::frame::Format;
+use crate::journal::Position;
+use crate::model::event::Event;
+
+/// Encoded messages that follow each other in the order of a path. A clone shares the bytes.
+#[derive(Debug, Clone)]
+pub(super) struct Segment {
+    /// Whole messages.
+    pub(super) bytes: Bytes,
+    /// The position of the first event in it.
+    pub(super) first: Position,
+    /// The position after the last one.
+    pub(super) end: Position,
+    /// Where messages begin; the first begins at 0.
+    marks: Arc<[Mark]>,
+}
+
+/// Where a message begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    /// In the bytes of its segment.
+    at: u32,
+    /// The position of its first event, counted from the segment's.
+    events: u32,
+}
+
+/// A place in a segment's bytes, seen from the message that it lies in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Message {
+    /// Where the next message begins in the segment's bytes.
+    pub(super) end: usize,
+    /// The position of the next message's first event.
+    pub(super) next: Position,
+}
+
+impl Segment {
+    /// Encodes batches that follow each other, the first at `first`, in segments of about
+    /// [`frame::SEGMENT_BYTES`].
+    pub(super) fn encode<'a>(
+        format: Format,
+        first: Position,
+        batches: impl IntoIterator<Item = &'a [Event]>,
+    ) -> Vec<Self> {
+        Self::encode_up_to(frame::SEGMENT_BYTES, format, first, batches)
+    }
+
+    /// As [`Self::encode`], all in one segment.
+    pub(super) fn encode_one<'a>(
+        format: Format,
+        first: Position,
+        batches: impl IntoIterator<Item = &'a [Event]>,
+    ) -> Self {
+        let empty = || Builder::new(first).build();
+        Self::encode_up_to(usize::MAX, format, first, batches).pop().unwrap_or_else(empty)
+    }
+
+    fn encode_up_to<'a>(
+        most: usize,
+        format: Format,
+        first: Position,
+        batches: impl IntoIterator<Item = &'a [Event]>,
+    ) -> Vec<Self> {
+        let mut segments = Vec::with_capacity(1);
+        let mut open = Builder::new(first);
+        for batch in batches {
+            let len = frame::encoded_len(format, batch);
+            if !open.bytes.is_empty() && open.bytes.len() + len > most {
+                let next = Builder::new(open.end);
+                segments.push(std::mem::replace(&mut open, next).build());
+            }
+            open.bytes.reserve(len);
+            open.mark(open.end);
+            frame::put(&mut open.bytes, format, batch);
+            open.end += batch.len() as u64;
+        }
+        if !open.bytes.is_empty() {
+            segments.push(open.build());
+        }
+        segments
+    }
+
+    /// Joins neighbours up to [`frame::SEGMENT_BYTES`]: fewer, larger writes for every connection.
+    pub(super) fn join(segments: Vec<Self>) -> Vec<Self> {
+        let mut joined: Vec<Self> = Vec::with_capacity(segments.len());
+        let mut open: Option<Builder> = None;
+        let mut segments = segments.into_iter().peekable();
+        while let Some(segment) = segments.next() {
+            let len = open.as_ref().map_or(0, |open| open.bytes.len()) + segment.bytes.len();
+            let goes_on = segments.peek().is_some_and(|next| {
+                next.first == segment.end && len + next.bytes.len() <= frame::SEGMENT_BYTES
+            });
+            if open.is_none() && !goes_on {
+                joined.push(segment);
+                continue;
+            }
+            let mut all = open.take().unwrap_or_else(|| Builder::new(segment.first));
+            all.append(&segment);
+            if goes_on {
+                open = Some(all);
+            } else {
+                joined.push(all.build());
+            }
+        }
+        joined
+    }
+
+    /// The message that the byte `at` belongs to; at the first byte of one, that is the one before.
+    pub(super) fn message_before(&self, at: usize) -> Message {
+        match self.marks.get(self.marks.partition_point(|mark| (mark.at as usize) < at)) {
+            Some(next) => Message { end: next.at as usize, next: self.first + u64::from(next.events) },
+            None => Message { end: self.bytes.len(), next: self.end },
+        }
+    }
+
+    /// Where the message begins whose first event stands at `position`.
+    pub(super) fn start_of(&self, position: Position) -> Option<usize> {
+        if position == self.end {
+            return Some(self.bytes.len());
+        }
+        let events = position.checked_sub(self.first)?;
+        let at = self.marks.binary_search_by_key(&events, |mark| u64::from(mark.events)).ok()?;
+        self.marks.get(at).map(|mark| mark.at as usize)
+    }
+}
+
+/// A segment that is being made.
+struct Builder {
+    bytes: BytesMut,
+    first: Position,
+    end: Position,
+    marks: Vec<Mark>,
+}
+
+impl Builder {
+    fn new(first: Position) -> Self {
+        Self { bytes: BytesMut::new(), first, end: first, marks: Vec::new() }
+    }
+
+    /// The next message begins here. A segment holds far less than 4 GiB and 2^32 events.
+    fn mark(&mut self, position: Position) {
+        self.marks.push(Mark { at: self.bytes.len() as u32, events: (position - self.first) as u32 });
+    }
+
+    fn append(&mut self, segment: &Segment) {
+        let (at, events) = (self.bytes.len() as u32, (segment.first - self.first) as u32);
+        self.marks
+            .extend(segment.marks.iter().map(|mark| Mark { at: mark.at + at, events: mark.events + events }));
+        self.bytes.extend_from_slice(&segment.bytes);
+        self.end = segment.end;
+    }
+
+    fn build(self) -> Segment {
+        Segment { bytes: self.bytes.freeze(), first: self.first, end: self.end, marks: self.marks.into() }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// A batch of events whose JSON is digits.
+    pub(in crate::gateway) fn batch(first: u64, count: usize, len: usize) -> Vec<Event> {
+        let event =
+            |n| Event { id: Uuid::from_u128(u128::from(n)), json: Bytes::from(format!("{n:0>len$}")) };
+        (first..first + count as u64).map(event).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_is_found_where_it_begins(
+            sizes in prop::collection::vec((1usize..5, prop_oneof![1usize..50, 30_000usize..40_000]), 1..12),
+            sse: bool,
+        ) {
+            let format = if sse { Format::EventStream } else { Format::WebSocket };
+            let mut next = 7;
+            let batches: Vec<_> = sizes.iter().map(|(count, len)| {
+                let made = batch(next, *count, *len);
+                next += *count as u64;
+                made
+            }).collect();
+            let one_by_one: Vec<Vec<u8>> =
+                batches.iter().map(|batch| Segment::encode(format, 0, [&batch[..]])[0].bytes.to_vec()).collect();
+            let apart = Segment::encode(format, 7, batches.iter().map(|batch| &batch[..]));
+            for segments in [apart.clone(), Segment::join(apart)] {
+                prop_assert_eq!(segments.iter().flat_map(|s| s.bytes.to_vec()).collect::<Vec<_>>(), one_by_one.concat());
+                let mut position = 7;
+                for (batch, bytes) in batches.iter().zip(&one_by_one) {
+                    let segment = segments.iter().find(|s| s.first <= position && position < s.end).unwrap();
+                    let at = segment.start_of(position).unwrap();
+                    prop_assert!(segment.bytes[at..].starts_with(bytes));
+                    let end = position + batch.len() as u64;
+                    let expected = Message { end: at + bytes.len(), next: end };
+                    prop_assert_eq!(segment.message_before(at + 1), expected);
+                    prop_assert_eq!(segment.message_before(at + bytes.len()), expected);
+                    if batch.len() > 1 {
+                        prop_assert_eq!(segment.start_of(position + 1), None);
+                    }
+                    position = end;
+                }
+                prop_assert!(segments.windows(2).all(|pair| pair[0].end == pair[1].first));
+            }
+        }
+    }
+}

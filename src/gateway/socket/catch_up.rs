@@ -1,0 +1,163 @@
+//! A session on its way from the journal to the ring and, when it falls behind, back.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::super::close::Close;
+use super::super::replay::Replay;
+use super::super::ring::{Located, Ring};
+use super::super::segment::Segment;
+use super::{Phase, Session};
+use crate::journal::{Position, ReadError};
+use crate::model::gateway::SlowClients;
+use crate::telemetry::{self, METRICS};
+
+impl Session {
+    /// Reads on from the journal: the ring will not have all that follows.
+    pub(in crate::gateway) fn replay(&self) {
+        if self.leave_ring().is_some() {
+            if let Some(replay) = &mut *self.replay.borrow_mut() {
+                replay.resume_on();
+            }
+            self.wake();
+        }
+    }
+
+    /// The position from which it wants to be given messages from the journal, and whether it may be a later one. It
+    /// is asked once.
+    pub(in crate::gateway) fn wants(&self) -> Option<(Position, bool)> {
+        if self.phase.get() != Phase::Open || self.blocked.get() {
+            return None;
+        }
+        let mut replay = self.replay.borrow_mut();
+        let replay =
+            replay.as_mut().filter(|replay| !replay.at_end && !replay.asked && replay.bytes().is_empty())?;
+        replay.asked = true;
+        Some((replay.next(), replay.skips()))
+    }
+
+    /// The worker's leave to be given a piece of the journal. `None` is never the case: it is not taken back.
+    pub(in crate::gateway) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.feed.turns).acquire_owned().await.ok()
+    }
+
+    /// The answer of the journal.
+    pub(in crate::gateway) fn give(
+        &self,
+        from: Position,
+        read: Result<Option<Segment>, ReadError>,
+        turn: Option<OwnedSemaphorePermit>,
+    ) {
+        let mut replay = self.replay.borrow_mut();
+        // It may have been to the ring and back meanwhile.
+        let Some(state) = replay.as_mut().filter(|state| state.asked && state.next() == from) else { return };
+        state.asked = false;
+        match read {
+            Ok(Some(segment)) if self.phase.get() == Phase::Open => {
+                state.give(segment, turn);
+                self.touch();
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => state.at_end = true,
+            Err(ReadError::Gone { .. }) => {
+                drop(replay);
+                telemetry::count(&METRICS.slow_clients, "gone");
+                self.close(Close::Gone);
+            }
+            // It is asked for again.
+            Err(ReadError::Failed(error)) => {
+                tracing::debug!(path = %self.entry.key, error, "failed to read the journal");
+            }
+        }
+    }
+
+    /// The ring drops what this session has not read: the path's policy decides.
+    pub(super) fn fall_behind(&self) {
+        let Some(next) = self.leave_ring() else { return };
+        match self.entry.slow_clients {
+            SlowClients::Replay => {
+                telemetry::count(&METRICS.slow_clients, "replay");
+                self.wake();
+            }
+            SlowClients::DropOldest => {
+                telemetry::count(&METRICS.slow_clients, "drop_oldest");
+                let ring = self.feed.ring.borrow();
+                let floor = ring.leave(ring.floor()).map_or(next, |oldest| oldest.next);
+                METRICS.slow_client_dropped.inc_by(floor.saturating_sub(next));
+                if let Some(replay) = &mut *self.replay.borrow_mut() {
+                    replay.skip_to(floor.max(next));
+                    replay.at_end = true;
+                }
+            }
+            SlowClients::Disconnect => {
+                telemetry::count(&METRICS.slow_clients, "disconnect");
+                self.close(Close::TooSlow);
+            }
+        }
+    }
+
+    /// Stops reading the ring. Gives the position of the next event that it has not begun to send; `None`: it did
+    /// not read there, or has missed nothing.
+    fn leave_ring(&self) -> Option<Position> {
+        let mut replay = self.replay.borrow_mut();
+        if replay.is_some() {
+            return None;
+        }
+        let leave = self.feed.ring.borrow().leave(self.cursor.get())?;
+        *replay = Some(Box::new(Replay::new(leave.rest, leave.next)));
+        self.feed.replaying.set(self.feed.replaying.get() + 1);
+        Some(leave.next)
+    }
+
+    /// Goes on in the ring if it has what comes next.
+    fn join_ring(&self, ring: &Ring, replay: &mut Option<Box<Replay>>) -> bool {
+        let Some(state) = replay.as_mut() else { return false };
+        match ring.locate(state.next()) {
+            Located::At(cursor) => {
+                self.cursor.set(cursor);
+                self.feed.joined.set(self.feed.joined.get().min(cursor));
+                *replay = None;
+                self.feed.replaying.set(self.feed.replaying.get() - 1);
+                true
+            }
+            Located::Ahead => false,
+            Located::Behind => {
+                if self.entry.slow_clients == SlowClients::DropOldest && !state.is_resuming() {
+                    let oldest = ring.oldest().filter(|oldest| *oldest > state.next());
+                    if let Some(oldest) = oldest {
+                        METRICS.slow_client_dropped.inc_by(oldest - state.next());
+                        state.skip_to(oldest);
+                        return true;
+                    }
+                }
+                // Once more from the journal.
+                if std::mem::take(&mut state.at_end) {
+                    self.wake();
+                }
+                false
+            }
+        }
+    }
+
+    /// Gives up all of a replay but the message that is begun.
+    pub(super) fn shrink(&self) {
+        if let Some(replay) = &mut *self.replay.borrow_mut() {
+            replay.shrink();
+        }
+    }
+
+    /// Writes what does not come from the ring. `None`: there is nothing of it.
+    pub(super) fn write_replay(&self, ring: &Ring) -> Option<io::Result<()>> {
+        let mut replay = self.replay.borrow_mut();
+        let state = replay.as_mut()?;
+        if !state.bytes().is_empty() {
+            return Some(self.io.try_write(state.bytes()).map(|sent| state.sent(sent)));
+        }
+        if self.phase.get() == Phase::Open && self.join_ring(ring, &mut replay) {
+            return Some(Ok(()));
+        }
+        None
+    }
+}
