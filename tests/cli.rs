@@ -82,8 +82,19 @@ fn interrupt(child: &Child) {
 fn help_shows_every_option_with_examples() {
     let program = Program::new();
     let mut shown = String::new();
-    for args in [&["--help"][..], &["check", "--help"], &["simulate", "--help"], &["listen", "--help"]] {
-        let done = program.run(args);
+    for command in [
+        &[][..],
+        &["check"],
+        &["simulate"],
+        &["listen"],
+        &["journal"],
+        &["journal", "ls"],
+        &["journal", "cat"],
+        &["journal", "verify"],
+        &["journal", "export"],
+    ] {
+        let args = [command, &["--help"]].concat();
+        let done = program.run(&args);
         assert_eq!((done.code, done.err.as_str()), (Some(0), ""));
         shown.push_str(&format!("$ triggercast {}\n{}\n", args.join(" "), done.out));
     }

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
+use super::output::count;
 use super::{Failure, output};
 use crate::config::{self, ContainerRegistryTrigger, Settings};
 use crate::model::trigger::{Action, BatchSettings, Trigger};
@@ -112,12 +113,4 @@ fn batch(batch: &BatchSettings) -> String {
 
 fn seconds(duration: Duration) -> String {
     format!("{}s", duration.as_secs_f64())
-}
-
-fn count(number: usize, what: &str) -> String {
-    match (number, what.strip_suffix('y')) {
-        (1, _) => format!("1 {what}"),
-        (_, Some(stem)) => format!("{number} {stem}ies"),
-        (_, None) => format!("{number} {what}s"),
-    }
 }

@@ -4,7 +4,6 @@
 //! server sees a slow client, as with any other.
 
 mod end;
-mod render;
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -19,7 +18,8 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
-use super::{Failure, interrupt, output};
+use super::{Failure, interrupt, output, render};
+use crate::model::event::EventId;
 use end::End;
 
 const EXAMPLES: &str = "\
@@ -53,7 +53,7 @@ pub struct Args {
     /// The Origin header to send, as a browser would.
     #[arg(long, value_name = "ORIGIN")]
     origin: Option<String>,
-    /// Come back after the connection is lost, or closed with a code that allows it.
+    /// Come back after the connection is lost, or closed with a code that allows it, and get what was missed.
     #[arg(long)]
     reconnect: bool,
     /// Show progress on stderr every second; on a terminal it is shown anyway.
@@ -72,6 +72,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     let mut listener = Listener {
         progress: args.progress || io::stderr().is_terminal(),
         args,
+        last: None,
         seen: Seen::default(),
         stop,
         out: io::BufWriter::with_capacity(1 << 16, io::stdout().lock()),
@@ -119,6 +120,8 @@ struct Seen {
 struct Listener {
     args: Args,
     progress: bool,
+    /// The id of the last event that was printed, once there is one.
+    last: Option<EventId>,
     seen: Seen,
     stop: watch::Receiver<bool>,
     out: io::BufWriter<io::StdoutLock<'static>>,
@@ -130,7 +133,7 @@ impl Listener {
         let mut delay = FIRST_DELAY;
         loop {
             let before = self.seen.messages;
-            let end = self.one_connection(request.clone()).await?;
+            let end = self.one_connection(self.resumed(&request)).await?;
             if end.is_last() {
                 return end.into_result(None);
             }
@@ -148,6 +151,16 @@ impl Listener {
             }
             delay = (delay * 2).min(LONGEST_DELAY);
         }
+    }
+
+    /// The request, going on after what was printed.
+    fn resumed(&self, request: &Request) -> Request {
+        let mut request = request.clone();
+        let id = self.last.and_then(|id| HeaderValue::from_str(&id.to_string()).ok());
+        if let Some(id) = id {
+            request.headers_mut().insert("last-event-id", id);
+        }
+        request
     }
 
     async fn one_connection(&mut self, request: Request) -> anyhow::Result<End> {
@@ -229,6 +242,9 @@ impl Listener {
     fn print(&mut self, message: &[u8]) -> io::Result<()> {
         self.seen.messages += 1;
         self.seen.bytes += message.len() as u64;
+        if self.args.reconnect {
+            self.last = render::last_id(message).or(self.last);
+        }
         if self.progress {
             self.seen.events += render::count_events(message);
         }

@@ -4,8 +4,10 @@
 
 mod check;
 mod interrupt;
+mod journal;
 mod listen;
 mod output;
+mod render;
 mod simulate;
 
 use std::path::PathBuf;
@@ -24,6 +26,7 @@ Examples:
   triggercast check                               is ./config.yaml right, and what would it start?
   triggercast simulate                            be the devices of ./config.yaml
   triggercast listen ws://127.0.0.1:8080/main/ws  see what they send
+  triggercast journal cat /main/ws --since 1h     see what they sent
 
 Exit codes: 0 done, 2 bad configuration or arguments, 1 anything else.";
 
@@ -57,6 +60,9 @@ pub enum Command {
     Simulate(simulate::Args),
     /// Be a WebSocket client: print every batch as one line.
     Listen(listen::Args),
+    /// Look into the journal: what was broadcast and is kept. Also while a server writes to it.
+    #[command(after_help = journal::EXAMPLES)]
+    Journal(journal::Args),
 }
 
 fn log_format() -> impl TypedValueParser<Value = LogFormat> {
@@ -73,6 +79,8 @@ enum Failure {
     Input(String),
     /// Anything else: 1.
     Other(anyhow::Error),
+    /// The same, but it has been printed already: 1.
+    Told,
 }
 
 impl From<ConfigErrors> for Failure {
@@ -102,6 +110,7 @@ pub fn dispatch(args: Args, serve: impl FnOnce(Settings) -> anyhow::Result<()>) 
         Some(Command::Check { file }) => check::run(&file.unwrap_or(args.config)),
         Some(Command::Simulate(simulate)) => simulate::run(&simulate, &args.config),
         Some(Command::Listen(listen)) => listen::run(listen),
+        Some(Command::Journal(journal)) => journal::run(journal, &args.config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -113,6 +122,7 @@ pub fn dispatch(args: Args, serve: impl FnOnce(Settings) -> anyhow::Result<()>) 
             output::to_stderr(format_args!("triggercast: {error:#}"));
             ExitCode::FAILURE
         }
+        Err(Failure::Told) => ExitCode::FAILURE,
     }
 }
 

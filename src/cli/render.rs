@@ -8,6 +8,8 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::model::event::EventId;
+
 #[derive(Deserialize)]
 struct Batch<'a> {
     #[serde(borrow)]
@@ -39,6 +41,13 @@ pub(super) fn count_events(message: &[u8]) -> u64 {
         rest = &rest[at + MARK.len()..];
     }
     events
+}
+
+/// The id of the last event in a message, found in the same way.
+pub(super) fn last_id(message: &[u8]) -> Option<EventId> {
+    const MARK: &[u8] = br#"{"event_metadata":{"event_id":""#;
+    let at = memchr::memmem::rfind(message, MARK)? + MARK.len();
+    EventId::try_parse_ascii(message.get(at..at + uuid::fmt::Hyphenated::LENGTH)?).ok()
 }
 
 /// Prints `created_at topic payload` for each event. A message of another form is printed as it is.
@@ -84,6 +93,20 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_id_is_that_of_the_last_event_whatever_payloads_say() {
+        let id = |n| format!("01a1fcaf-0c7b-77d1-bf79-51ee3169400{n}");
+        let event = |n| {
+            format!(
+                r#"{{"event_metadata":{{"event_id":"{}"}},"details":{{"payload":"\"event_id\":"}}}}"#,
+                id(n)
+            )
+        };
+        let message = format!(r#"{{"messages":[{},{}]}}"#, event(1), event(2));
+        assert_eq!(last_id(message.as_bytes()).unwrap().to_string(), id(2));
+        assert_eq!(last_id(b"{}"), None);
+    }
 
     fn rendered(message: &str) -> String {
         let mut out = Vec::new();
