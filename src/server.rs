@@ -44,7 +44,7 @@ pub enum ServeError {
     Mqtt(#[from] mqtt::StartError),
     /// The journal cannot be opened.
     #[error("failed to open the journal in data_dir: {0}")]
-    Journal(#[from] journal::disk::OpenError),
+    Journal(String),
     /// A trigger cannot run.
     #[error("failed to {0}")]
     Chain(#[from] crate::engine::chain::ChainError),
@@ -93,7 +93,9 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
 
     let paths = journal::paths(&resources.gateways);
     let needs_disk = paths.values().any(|(durability, _)| *durability == Durability::Disk);
-    let disk = needs_disk.then(|| Disk::open(&settings.data_dir, &paths)).transpose()?.map(Arc::new);
+    let open =
+        || Disk::open(&settings.data_dir, &paths).map_err(|error| ServeError::Journal(error.to_string()));
+    let disk = needs_disk.then(open).transpose()?.map(Arc::new);
     let journals = Arc::new(Journals::new(&paths, disk.clone()));
     if let Some(disk) = &disk {
         readiness.watch_journal(disk.health());

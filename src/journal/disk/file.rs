@@ -23,7 +23,7 @@ const VERSION: i64 = 1;
 /// Says "this is a journal of ours": "Trig" in ASCII.
 const APPLICATION: i64 = 0x5472_6967;
 
-/// How long a reader waits for a lock that another process holds.
+/// How long to wait for a lock that another process holds.
 const BUSY: Duration = Duration::from_secs(5);
 
 const TABLES: &str = "
@@ -116,6 +116,8 @@ impl Files {
         let path = self.folder.join(DATABASE);
         let open = || -> rusqlite::Result<(Connection, i64, i64)> {
             let db = Connection::open(&path)?;
+            // Who looks into the journal may hold a lock for a moment, as after a crash.
+            db.busy_timeout(BUSY)?;
             db.pragma_update(None, "page_size", 16384)?;
             db.pragma_update(None, "journal_mode", "wal")?;
             // Every commit is on disk before it is reported.
