@@ -184,19 +184,24 @@ impl Sockets {
     }
 
     /// Accepts a client, and tells the Origin that it sent.
-    #[expect(clippy::result_large_err, reason = "the library's callback has this form")]
     async fn accept(&self) -> (Socket, Option<String>) {
+        self.accept_with("origin").await
+    }
+
+    /// Accepts a client, and tells a header that it sent.
+    #[expect(clippy::result_large_err, reason = "the library's callback has this form")]
+    async fn accept_with(&self, header: &str) -> (Socket, Option<String>) {
         let (stream, _) = self.listener.accept().await.unwrap();
-        let mut origin = None;
+        let mut sent = None;
         let answer = |request: &Request, mut response: Response| {
             assert_eq!(request.uri().path(), "/main/ws");
-            origin = request.headers().get("origin").map(|value| value.to_str().unwrap().to_owned());
+            sent = request.headers().get(header).map(|value| value.to_str().unwrap().to_owned());
             let name = "X-Yc-Apigateway-Websocket-Connection-Id";
             response.headers_mut().insert(name, "c0nnect10n".parse().unwrap());
             Ok(response)
         };
         let socket = tokio_tungstenite::accept_hdr_async(stream, answer).await.unwrap();
-        (socket, origin)
+        (socket, sent)
     }
 }
 
@@ -319,6 +324,32 @@ async fn listen_comes_back_when_it_may() {
     let done = listen_to(&program, &[&url, "--reconnect"], server).await;
     done.check(1, "one\ntwo\n", "coming back in");
     assert!(done.err.contains("1008 (not allowed; do not come back)"), "{}", done.err);
+}
+
+#[tokio::test]
+async fn listen_that_comes_back_goes_on_after_the_last_event_it_printed() {
+    let id = |n: u8| format!("01a1fcaf-0c7b-77d1-bf79-51ee3169400{n}");
+    let event = |n| format!(r#"{{"event_metadata":{{"event_id":"{}"}},"details":{{}}}}"#, id(n));
+    let text = format!(r#"{{"messages":[{},{}]}}"#, event(1), event(2));
+    let (program, sockets) = (Program::new(), Sockets::new().await);
+    let server = async {
+        let (mut socket, after) = sockets.accept_with("last-event-id").await;
+        assert_eq!(after, None);
+        socket.send(Message::text(text.clone())).await.unwrap();
+        drop(socket);
+        // Once more without anything, and it is still the same.
+        for _ in 0..2 {
+            let (socket, after) = sockets.accept_with("last-event-id").await;
+            assert_eq!(after, Some(id(2)));
+            drop(socket);
+        }
+        let (mut socket, _) = sockets.accept_with("last-event-id").await;
+        socket.close(Some(CloseFrame { code: 1008.into(), reason: "".into() })).await.unwrap();
+        while let Some(Ok(_)) = socket.next().await {}
+    };
+    let url = sockets.url();
+    let done = listen_to(&program, &[&url, "--reconnect"], server).await;
+    done.check(1, &format!("{text}\n"), "coming back in");
 }
 
 #[tokio::test]
