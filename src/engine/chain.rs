@@ -78,18 +78,17 @@ impl Chain {
                     .ok_or(ChainError::NoGateway(batch.target.gateway_id.clone()))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let log = journal(ground, &plan)?;
-        let source = open(ground, &plan, log.0.is_some())?;
+        let (log, standings) = journal(ground, &plan)?;
+        let source = open(ground, &plan, log.is_some())?;
         let name = plan.source.to_string();
         ground.readiness.watch(name, source.condition());
-        let (log, actions) = log;
         let arbiter = &ground.arbiters[number % ground.arbiters.len()];
         let batches: Vec<_> = plan
             .batches
             .iter()
             .cloned()
             .zip(gateways)
-            .zip(actions)
+            .zip(standings)
             .map(|((batch, gateway), (action, next))| {
                 BatchActor::start_in_arbiter(arbiter, move |_| {
                     let BatchPlan { trigger, settings, target, .. } = batch;

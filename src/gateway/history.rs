@@ -6,8 +6,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::segment::{Format, Segment};
 use crate::journal::{Found, Journal, Position, ReadError, ReadLimit, Start};
@@ -29,6 +30,11 @@ pub(super) struct History {
     cache: Mutex<Cache>,
 }
 
+/// Time until a client asks again for what was not there: not before there can be something new.
+pub(super) const READ_MORE: Duration = Duration::from_millis(5);
+/// Time until a journal is asked again that could not be read.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
 type Key = (PathKey, Format, Position);
 
 #[derive(Debug, Default)]
@@ -49,6 +55,9 @@ impl History {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// What the journal has, and the client's turn to be sent it.
+pub(super) type Piece = (Result<Option<Segment>, ReadError>, Option<OwnedSemaphorePermit>);
 
 /// The way to the journal of one path. A clone is the same.
 #[derive(Debug, Clone)]
@@ -73,12 +82,7 @@ impl PathHistory {
 
     /// What follows `from`, encoded; `None` at the end of what is committed. With `skips`, what follows the oldest
     /// that is kept, if that is later.
-    pub(super) async fn read(
-        self,
-        format: Format,
-        from: Position,
-        skips: bool,
-    ) -> Result<Option<Segment>, ReadError> {
+    async fn read(self, format: Format, from: Position, skips: bool) -> Result<Option<Segment>, ReadError> {
         let Self { key, journal, shared } = self;
         let place = (key.clone(), format, from);
         let known = shared.cache().segments.get(&place).cloned();
@@ -108,6 +112,32 @@ impl PathHistory {
             shared.cache().insert(place, segment.clone());
         }
         Ok(segment)
+    }
+
+    /// One client's next piece, as [`Self::read`] gives it: after `pause`, and when it is the client's turn on its
+    /// worker. The turn is to be held until the piece is sent. A journal that cannot be read is left alone for a while.
+    pub(super) async fn piece(
+        self,
+        turns: Arc<Semaphore>,
+        pause: Duration,
+        format: Format,
+        from: Position,
+        skips: bool,
+    ) -> Piece {
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        // An error is never the case: the semaphore is not closed.
+        let turn = turns.acquire_owned().await.ok();
+        // Also when the piece is at hand: what is live comes in between.
+        tokio::task::yield_now().await;
+        let read = self.read(format, from, skips).await;
+        if matches!(read, Err(ReadError::Failed(_))) {
+            drop(turn);
+            tokio::time::sleep(READ_AGAIN).await;
+            return (read, None);
+        }
+        (read, turn)
     }
 }
 

@@ -16,13 +16,12 @@ use actix_http::ws::{Codec, ProtocolError};
 use actix_web_actors::ws;
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::close::Close;
+use super::history::{Piece, READ_MORE};
 use super::inbound::{Joiner, Message, Scan, Scanner};
-use super::segment::{Format, Segment};
 use super::socket::Session;
-use crate::journal::{Position, ReadError};
+use crate::journal::Position;
 use crate::model::gateway::MAX_FRAME_BYTES;
 use crate::telemetry;
 
@@ -30,11 +29,6 @@ use crate::telemetry;
 const MAX_TURNS: usize = 8;
 /// Reads of one turn that throws away what a closed client still sends; then others have theirs.
 const DISCARD_READS: usize = 16;
-
-/// Time until a journal is asked again that had nothing more.
-const READ_MORE: Duration = Duration::from_millis(5);
-/// Time between two attempts to read a journal that cannot be read.
-const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// Handles what one client sends.
 pub(super) struct SessionActor {
@@ -110,8 +104,8 @@ pub(super) async fn run(session: Rc<Session>, early: BytesMut, leave: impl FnOnc
     let _leave = Leave { session: Rc::clone(&session), leave: Some(leave) };
     let mut context = pin!(ws::WebsocketContext::with_codec(actor, input, codec));
     let mut actor_ended = false;
-    let mut fetch: Option<Fetch> = None;
-    let mut ended_at = None;
+    let mut fetch: Option<(Position, Fetch)> = None;
+    let mut asked = None;
     poll_fn(|cx| {
         for turn in 0.. {
             if actor_ended || session.is_ended() {
@@ -138,15 +132,14 @@ pub(super) async fn run(session: Rc<Session>, early: BytesMut, leave: impl FnOnc
             if fetch.is_none() {
                 let wanted = session.wants();
                 fetch = wanted.map(|(from, skips)| {
-                    // It asks a second time for what was not there: not before there can be something new.
-                    let pause = if ended_at == Some(from) { READ_MORE } else { Duration::ZERO };
-                    ended_at = Some(from);
-                    Box::pin(read(Rc::clone(&session), from, skips, pause)) as Fetch
+                    let is_again = asked.replace(from) == Some(from);
+                    let pause = if is_again { READ_MORE } else { Duration::ZERO };
+                    (from, Box::pin(session.piece(pause, from, skips)) as Fetch)
                 });
             }
-            let Some(Poll::Ready(read)) = fetch.as_mut().map(|fetch| fetch.as_mut().poll(cx)) else { break };
+            let Some((from, piece)) = &mut fetch else { break };
+            let (from, Poll::Ready((read, turn))) = (*from, piece.as_mut().poll(cx)) else { break };
             fetch = None;
-            let (from, read, turn) = read;
             session.give(from, read, turn);
             over = session.poll_output(cx);
         }
@@ -159,25 +152,7 @@ pub(super) async fn run(session: Rc<Session>, early: BytesMut, leave: impl FnOnc
     .await;
 }
 
-type Given = (Position, Result<Option<Segment>, ReadError>, Option<OwnedSemaphorePermit>);
-type Fetch = Pin<Box<dyn Future<Output = Given>>>;
-
-/// Reads for a session from the journal. A journal that cannot be read is left alone for a while.
-async fn read(session: Rc<Session>, from: Position, skips: bool, pause: Duration) -> Given {
-    if !pause.is_zero() {
-        tokio::time::sleep(pause).await;
-    }
-    let turn = session.turn().await;
-    // Also when the piece is at hand: what is live comes in between.
-    tokio::task::yield_now().await;
-    let read = session.entry.history.clone().read(Format::WebSocket, from, skips).await;
-    if matches!(read, Err(ReadError::Failed(_))) {
-        drop(turn);
-        tokio::time::sleep(READ_AGAIN).await;
-        return (from, read, None);
-    }
-    (from, read, turn)
-}
+type Fetch = Pin<Box<dyn Future<Output = Piece>>>;
 
 /// Calls `leave` when the session's task ends, however it ends.
 struct Leave<F: FnOnce(&Session)> {

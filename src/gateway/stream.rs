@@ -16,11 +16,12 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::directory::{PathEntry, Place};
+use super::history::{Piece, READ_MORE};
 use super::listening::Listening;
 use super::path::Path;
 use super::replay::Begin;
 use super::ring::Located;
-use super::segment::{Format, Segment};
+use super::segment::Format;
 use crate::journal::ReadError;
 use crate::model::gateway::SlowClients;
 use crate::telemetry::{self, METRICS};
@@ -29,15 +30,11 @@ use crate::telemetry::{self, METRICS};
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long a response lasts; the browser comes back with the id of its last event.
 const LIFETIME: Duration = Duration::from_secs(3600);
-/// Time until a journal is asked again that had nothing more.
-const READ_MORE: Duration = Duration::from_millis(5);
-/// Time until a journal is asked again that could not be read.
-const RETRY: Duration = Duration::from_secs(1);
 /// The first bytes: how long the browser waits before it comes back.
 const GREETING: Bytes = Bytes::from_static(b"retry: 1000\n\n");
 const COMMENT: Bytes = Bytes::from_static(b":\n\n");
 
-type Fetch = Pin<Box<dyn Future<Output = Result<Option<Segment>, ReadError>>>>;
+type Fetch = Pin<Box<dyn Future<Output = Piece>>>;
 
 /// The body of one response.
 pub(super) struct Body {
@@ -102,7 +99,8 @@ impl Body {
     fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         loop {
             if let Some(fetch) = &mut self.fetch {
-                let fetched = std::task::ready!(fetch.as_mut().poll(cx));
+                // Its turn ends here: how fast the client takes it is the HTTP layer's.
+                let (fetched, _turn) = std::task::ready!(fetch.as_mut().poll(cx));
                 self.fetch = None;
                 match fetched {
                     Ok(Some(segment)) => {
@@ -117,13 +115,6 @@ impl Body {
                     }
                     Err(ReadError::Failed(error)) => {
                         tracing::debug!(path = %self.entry.key, error, "failed to read the journal");
-                        let history = self.entry.history.clone();
-                        let Some(next) = self.listening.next.get() else { continue };
-                        self.fetch = Some(Box::pin(async move {
-                            tokio::time::sleep(RETRY).await;
-                            history.read(Format::EventStream, next, false).await
-                        }));
-                        continue;
                     }
                 }
             }
@@ -163,19 +154,10 @@ impl Body {
                 Located::Ahead | Located::Behind => {}
             }
             self.replay(true);
-            // It asks a second time for what was not there: not before there can be something new.
             let pause = if std::mem::take(&mut self.at_end) { READ_MORE } else { Duration::ZERO };
-            let skips = self.skips;
-            let (history, turns) = (self.entry.history.clone(), Arc::clone(&self.path.feed.turns));
-            self.fetch = Some(Box::pin(async move {
-                if !pause.is_zero() {
-                    tokio::time::sleep(pause).await;
-                }
-                let _turn = turns.acquire().await;
-                // Also when the piece is at hand: what is live comes in between.
-                tokio::task::yield_now().await;
-                history.read(Format::EventStream, next, skips).await
-            }));
+            let turns = Arc::clone(&self.path.feed.turns);
+            let history = self.entry.history.clone();
+            self.fetch = Some(Box::pin(history.piece(turns, pause, Format::EventStream, next, self.skips)));
         }
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
+use super::reading::Reading;
 use super::{
     Appended, Found, Journal, NotAppended, Paths, Position, ReadError, ReadLimit, Run, Start, Stored,
 };
@@ -62,27 +63,6 @@ impl Memory {
     fn log(&self, path: &PathKey) -> Option<MutexGuard<'_, Log>> {
         self.paths.get(path).map(|log| log.lock().unwrap_or_else(PoisonError::into_inner))
     }
-
-    /// Appends at a given time.
-    pub(super) fn append_at(&self, run: Run, now: SystemTime) -> Result<Appended, NotAppended> {
-        let mut log = self.log(&run.path).ok_or(NotAppended::Known)?;
-        let position = log.next;
-        let ids = run.batches.iter().flatten().map(|event| event.id);
-        let Some(first) = ids.clone().next() else { return Err(NotAppended::Known) };
-        let (low, high) = ids.fold((first, first), |(low, high), id| (low.min(id), high.max(id)));
-        let events = run.batches.iter().map(|batch| batch.len() as u64).sum();
-        let bytes = run.batches.iter().flatten().map(|event| event.json.len() as u64).sum();
-        // Never before the run before it, nor before one of its ids was made: both are searched by time.
-        let at = log.runs.back().map_or(now, |last| last.at.max(now));
-        let at = event_id::time(high).map_or(at, |made| made.max(at));
-        log.next += events;
-        log.bytes += bytes;
-        let batches = Arc::clone(&run.batches);
-        log.runs.push_back(Kept { position, events, bytes, at, ids: (low, high), batches });
-        log.retain(now);
-        log.committed.send_replace(log.next);
-        Ok(Appended { position, batches: run.batches })
-    }
 }
 
 impl Log {
@@ -123,7 +103,24 @@ impl Log {
 
 impl Journal for Memory {
     fn append(&self, run: Run) -> Result<Appended, NotAppended> {
-        self.append_at(run, SystemTime::now())
+        let now = SystemTime::now();
+        let mut log = self.log(&run.path).ok_or(NotAppended::Known)?;
+        let position = log.next;
+        let ids = run.batches.iter().flatten().map(|event| event.id);
+        let Some(first) = ids.clone().next() else { return Err(NotAppended::Known) };
+        let (low, high) = ids.fold((first, first), |(low, high), id| (low.min(id), high.max(id)));
+        let events = run.batches.iter().map(|batch| batch.len() as u64).sum();
+        let bytes = run.batches.iter().flatten().map(|event| event.json.len() as u64).sum();
+        // Never before the run before it, nor before one of its ids was made: both are searched by time.
+        let at = log.runs.back().map_or(now, |last| last.at.max(now));
+        let at = event_id::time(high).map_or(at, |made| made.max(at));
+        log.next += events;
+        log.bytes += bytes;
+        let batches = Arc::clone(&run.batches);
+        log.runs.push_back(Kept { position, events, bytes, at, ids: (low, high), batches });
+        log.retain(now);
+        log.committed.send_replace(log.next);
+        Ok(Appended { position, batches: run.batches })
     }
 
     fn room(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
@@ -175,43 +172,5 @@ impl Log {
     /// Whether something that was broadcast at `time` or later may be gone.
     fn lacks(&self, time: SystemTime) -> bool {
         self.oldest() > 0 && self.runs.front().is_none_or(|oldest| time < oldest.at)
-    }
-}
-
-/// Gathers batches up to a limit.
-#[derive(Debug)]
-pub(super) struct Reading {
-    from: Position,
-    limit: ReadLimit,
-    bytes: usize,
-    pub(super) stored: Vec<Stored>,
-}
-
-impl Reading {
-    pub(super) fn new(from: Position, limit: ReadLimit) -> Self {
-        Self { from, limit, bytes: 0, stored: Vec::new() }
-    }
-
-    /// The position that is read from.
-    pub(super) fn from(&self) -> Position {
-        self.from
-    }
-
-    /// Takes a batch that stands at `position`, or what of it is wanted. False: no more is taken.
-    pub(super) fn take(&mut self, position: Position, batch: &[Event]) -> bool {
-        let skip = (self.from.saturating_sub(position) as usize).min(batch.len());
-        let rest = batch.get(skip..).unwrap_or_default().to_vec();
-        self.take_rest(position + skip as u64, position + batch.len() as u64, rest)
-    }
-
-    /// Takes what is wanted of a batch, which stands at `position`; the batch ends at `end`.
-    pub(super) fn take_rest(&mut self, position: Position, end: Position, events: Vec<Event>) -> bool {
-        if events.is_empty() {
-            return true;
-        }
-        self.bytes += events.iter().map(|event| event.json.len()).sum::<usize>();
-        self.stored.push(Stored { position, events });
-        let grid = self.limit.grid.max(1);
-        self.bytes < self.limit.bytes && end / grid == self.from / grid
     }
 }

@@ -7,6 +7,7 @@
 
 pub mod disk;
 pub mod memory;
+mod reading;
 #[cfg(test)]
 mod tests;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::Rng as _;
 
 use crate::client::{Client, Manner, Seen};
-use crate::common::{TestServer, trigger, until};
+use crate::common::{BEGINNING, TestServer, trigger, until};
 use crate::device::{Device, Plan};
 use crate::ground::{Place, assert_exactly_once, chance, drain};
 use crate::mosquitto::Mosquitto;
@@ -16,14 +16,7 @@ use crate::mosquitto::Mosquitto;
 fn config(mosquitto: &Mosquitto) -> String {
     let source = "iot_broker_message: { broker_id: plant, batch_settings: { max_count: 7, cutoff: 200ms } }";
     format!(
-        r#"data_dir: ./data
-gateway: {{ listen: "127.0.0.1:0", drain: 100ms }}
-management: {{ listen: "127.0.0.1:0", grpc_listen: "127.0.0.1:0" }}
-mqtt: {{ listen: "127.0.0.1:0" }}
-log: {{ format: json }}
-service_accounts:
-  - {{ id: broadcaster, roles: [api-gateway.websocketBroadcaster] }}
-gateways:
+        r#"{BEGINNING}gateways:
   - {{ id: main, paths: {{ /a: {{}} }} }}
 iot:
   brokers:

@@ -62,18 +62,11 @@ pub fn config_with(paths: &str, triggers: &str) -> String {
     let ones = "iot_message: { registry_id: factory, batch_settings: { max_count: 1, cutoff: 1s } }";
     let hundreds =
         "iot_broker_message: { broker_id: plant, batch_settings: { max_count: 100, cutoff: 500ms } }";
-    let trigger = crate::common::trigger;
+    use crate::common::{BEGINNING, trigger};
     let (sevens, ones, hundreds) =
         (trigger("sevens", sevens, "/a"), trigger("ones", ones, "/b"), trigger("hundreds", hundreds, "/a"));
     format!(
-        r#"data_dir: ./data
-gateway: {{ listen: "127.0.0.1:0", drain: 100ms }}
-management: {{ listen: "127.0.0.1:0", grpc_listen: "127.0.0.1:0" }}
-mqtt: {{ listen: "127.0.0.1:0" }}
-log: {{ format: json }}
-service_accounts:
-  - {{ id: broadcaster, roles: [api-gateway.websocketBroadcaster] }}
-gateways:
+        r#"{BEGINNING}gateways:
   - id: main
     paths:
       /a: {{}}

@@ -15,18 +15,21 @@ use serde_json::Value;
 /// Longest wait for anything.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
+/// How every configuration begins: all ports free ones, log lines that can be read, the account of [`trigger`].
+pub const BEGINNING: &str = r#"data_dir: ./data
+gateway: { listen: "127.0.0.1:0", drain: 100ms }
+management: { listen: "127.0.0.1:0", grpc_listen: "127.0.0.1:0" }
+mqtt: { listen: "127.0.0.1:0" }
+log: { format: json }
+service_accounts:
+  - { id: broadcaster, roles: [api-gateway.websocketBroadcaster] }
+"#;
+
 /// A configuration with one registry, two devices, gateway `main` with `/ws` and `/other`, all ports free
 /// ones; `rest` is put behind it.
 pub fn config(rest: &str) -> String {
     format!(
-        r#"data_dir: ./data
-gateway: {{ listen: "127.0.0.1:0", drain: 100ms }}
-management: {{ listen: "127.0.0.1:0", grpc_listen: "127.0.0.1:0" }}
-mqtt: {{ listen: "127.0.0.1:0" }}
-log: {{ format: json }}
-service_accounts:
-  - {{ id: broadcaster, roles: [api-gateway.websocketBroadcaster] }}
-gateways:
+        r#"{BEGINNING}gateways:
   - id: main
     paths: {{ /ws: {{}}, /other: {{}}, /small: {{ backlog_bytes: 65536 }} }}
   - id: listed

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::close::Close;
+use super::super::history::Piece;
 use super::super::replay::Replay;
 use super::super::ring::{Located, Ring};
-use super::super::segment::Segment;
+use super::super::segment::{Format, Segment};
 use super::{Phase, Session};
 use crate::journal::{Position, ReadError};
 use crate::model::gateway::SlowClients;
@@ -38,9 +40,15 @@ impl Session {
         Some((replay.next(), replay.skips()))
     }
 
-    /// The worker's leave to be given a piece of the journal. `None` is never the case: it is not taken back.
-    pub(in crate::gateway) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.feed.turns).acquire_owned().await.ok()
+    /// What the journal has from there on, after a pause.
+    pub(in crate::gateway) fn piece(
+        &self,
+        pause: Duration,
+        from: Position,
+        skips: bool,
+    ) -> impl Future<Output = Piece> + use<> {
+        let turns = Arc::clone(&self.feed.turns);
+        self.entry.history.clone().piece(turns, pause, Format::WebSocket, from, skips)
     }
 
     /// The answer of the journal.

@@ -50,6 +50,7 @@ const COMMAND_BYTES: usize = 512;
 const PERMIT_BYTES: usize = 1024;
 /// How long a flush may take, as before a source is read again from the journal.
 const PATIENCE: Duration = Duration::from_secs(5);
+
 /// An action of a trigger in the journal.
 pub type ActionId = i64;
 /// A source in the journal.

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use super::facts::{ActionFacts, PathFacts, SourceFacts};
 use super::file::{self, Files, OpenError};
 use super::rows;
-use crate::journal::memory::Reading;
+use crate::journal::reading::Reading;
 use crate::journal::{Found, Position, ReadError, ReadLimit, Start, Stored};
 use crate::model::event::{Event, EventId};
 use crate::model::event_id;
@@ -151,12 +151,11 @@ impl Reader {
 
     /// Calls `take` with how senders named their publishes, and for which source, the newest row first.
     pub(super) fn repeats(&self, mut take: impl FnMut(i64, Repeats)) -> Result<(), ReadError> {
-        let sql =
-            "SELECT key >> 47, repeats FROM events WHERE length(repeats) > 0 ORDER BY high DESC, key DESC";
+        let sql = "SELECT key, repeats FROM events WHERE length(repeats) > 0 ORDER BY high DESC, key DESC";
         let mut query = self.db.prepare(sql)?;
         let mut found = query.query([])?;
         while let Some(row) = found.next()? {
-            let source = row.get(0)?;
+            let source = rows::owner(row.get(0)?);
             let repeats = rows::repeats(row.get_ref(1)?.as_blob().unwrap_or_default());
             repeats.into_iter().rev().for_each(|repeats| take(source, repeats));
         }

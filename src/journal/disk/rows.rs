@@ -11,13 +11,18 @@ use crate::model::event::Event;
 use crate::model::repeat::{Repeat, Repeats};
 
 /// Bits of a place: at 100,000 events a second they last 44 years.
-const PLACE_BITS: u32 = 47;
+pub(super) const PLACE_BITS: u32 = 47;
 /// The highest offset or position.
 pub(super) const MAX_PLACE: u64 = (1 << PLACE_BITS) - 1;
 
 /// The key of the row that begins at `place` of the source or path `owner`.
 pub(super) fn key(owner: i64, place: u64) -> i64 {
     owner << PLACE_BITS | (place.min(MAX_PLACE) as i64)
+}
+
+/// The source or path in a key.
+pub(super) fn owner(key: i64) -> i64 {
+    key >> PLACE_BITS
 }
 
 /// The place in a key.
@@ -128,7 +133,7 @@ mod tests {
 
     #[test]
     fn keys_of_an_owner_are_one_stretch() {
-        assert_eq!((key(3, 7) >> PLACE_BITS, place(key(3, 7))), (3, 7));
+        assert_eq!((owner(key(3, 7)), place(key(3, 7))), (3, 7));
         assert!(
             keys(3).contains(&key(3, 7)) && !keys(3).contains(&key(4, 0)) && !keys(3).contains(&key(2, 9))
         );

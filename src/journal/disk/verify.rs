@@ -127,9 +127,11 @@ impl Reader {
             faults
                 .tell("database", format_args!("row {} of {table} names none of {parent}", row.unwrap_or(0)));
         }
+        let bits = rows::PLACE_BITS;
         for (table, owners) in [("events", "sources"), ("runs", "paths")] {
             let sql = format!(
-                "SELECT key >> 47, count(*) FROM {table} WHERE key >> 47 NOT IN (SELECT id FROM {owners}) GROUP BY 1"
+                "SELECT key >> {bits} AS owner, count(*) FROM {table} WHERE owner NOT IN (SELECT id FROM {owners})
+                 GROUP BY owner"
             );
             let mut check = self.db.prepare(&sql)?;
             let mut found = check.query([])?;
