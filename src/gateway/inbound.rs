@@ -31,6 +31,11 @@ pub(super) struct Scanner {
 }
 
 impl Scanner {
+    /// Whether no message is begun.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.fragments == 0
+    }
+
     /// Judges the frame that `input` starts with.
     pub(super) fn scan(&mut self, input: &[u8]) -> Scan {
         let [first, second, ..] = *input else { return Scan::Incomplete };

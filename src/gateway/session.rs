@@ -1,11 +1,10 @@
 //! The session actor: what a WebSocket client says, and the task that drives it.
 //!
-//! `SessionActor` runs in actix's WebSocket context, fed from our own socket, so that it lives on when the
-//! client does not read. The shard starts it; it talks to its `Session` only. Broadcasts never pass its
-//! mailbox.
+//! `SessionActor` runs in actix's WebSocket context, fed from our own socket, so that it goes on when the client does
+//! not read. The session's task starts it when the client says something; it talks to its `Session` only. Broadcasts
+//! never pass its mailbox.
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,7 +19,7 @@ use futures_core::Stream;
 use super::close::Close;
 use super::history::{Piece, READ_MORE};
 use super::inbound::{Joiner, Message, Scan, Scanner};
-use super::socket::Session;
+use super::socket::{Session, Turn};
 use crate::journal::Position;
 use crate::model::gateway::MAX_FRAME_BYTES;
 use crate::telemetry;
@@ -94,73 +93,106 @@ fn close_for(error: &ProtocolError) -> Close {
 }
 
 /// Drives one session to its end: input to the actor, the actor's frames and the path's to the socket.
-/// Calls `leave` at the end.
-pub(super) async fn run(session: Rc<Session>, early: BytesMut, leave: impl FnOnce(&Session)) {
-    let input =
-        Input { session: Rc::clone(&session), scanner: Scanner::default(), bytes: early, gave: false };
-    let actor = SessionActor { session: Rc::clone(&session), joiner: Joiner::default() };
-    let codec = Codec::new().max_size(MAX_FRAME_BYTES);
-    // Also when this task panics, the session is forgotten.
-    let _leave = Leave { session: Rc::clone(&session), leave: Some(leave) };
-    let mut context = pin!(ws::WebsocketContext::with_codec(actor, input, codec));
-    let mut actor_ended = false;
-    let mut fetch: Option<(Position, Fetch)> = None;
-    let mut asked = None;
-    poll_fn(|cx| {
-        for turn in 0.. {
-            if actor_ended || session.is_ended() {
-                break;
-            }
-            if turn == MAX_TURNS {
-                cx.waker().wake_by_ref();
-                break;
-            }
-            match context.as_mut().poll_next(cx) {
-                // Sent before more is read, or a burst of pings would fill the queue of a client that reads.
-                Poll::Ready(Some(Ok(frames))) => {
-                    session.push_control(frames);
-                    if session.poll_output(cx).is_ready() {
-                        return Poll::Ready(());
-                    }
-                }
-                Poll::Ready(Some(Err(_)) | None) => actor_ended = true,
-                Poll::Pending => break,
-            }
-        }
-        let mut over = session.poll_output(cx);
-        while over.is_pending() {
-            if fetch.is_none() {
-                let wanted = session.wants();
-                fetch = wanted.map(|(from, skips)| {
-                    let is_again = asked.replace(from) == Some(from);
-                    let pause = if is_again { READ_MORE } else { Duration::ZERO };
-                    (from, Box::pin(session.piece(pause, from, skips)) as Fetch)
-                });
-            }
-            let Some((from, piece)) = &mut fetch else { break };
-            let (from, Poll::Ready((read, turn))) = (*from, piece.as_mut().poll(cx)) else { break };
-            fetch = None;
-            session.give(from, read, turn);
-            over = session.poll_output(cx);
-        }
-        if actor_ended && over.is_pending() {
-            session.input_ended();
-            return Poll::Ready(());
-        }
-        over
-    })
-    .await;
-}
-
-type Fetch = Pin<Box<dyn Future<Output = Piece>>>;
-
-/// Calls `leave` when the session's task ends, however it ends.
-struct Leave<F: FnOnce(&Session)> {
+///
+/// Most clients only listen, so the actor and its context live only while the client has something to say: from the
+/// first byte of a message to the last. Without them an idle connection takes half the memory.
+pub(super) struct Run<F: FnOnce(&Session)> {
     session: Rc<Session>,
+    talk: Option<Talk>,
+    fetch: Option<(Position, Fetch)>,
+    /// What the journal was asked for last.
+    asked: Option<Position>,
+    /// Called at the end, however it comes: also when the task panics, the session is forgotten.
     leave: Option<F>,
 }
 
-impl<F: FnOnce(&Session)> Drop for Leave<F> {
+/// The actor in its context: what it wants to send.
+type Talk = Pin<Box<dyn Stream<Item = Result<Bytes, actix_web::Error>>>>;
+type Fetch = Pin<Box<dyn Future<Output = Piece>>>;
+
+fn talk(session: &Rc<Session>, bytes: BytesMut) -> Talk {
+    session.turn.set(Turn::Begun);
+    let input = Input { session: Rc::clone(session), scanner: Scanner::default(), bytes, gave: false };
+    let actor = SessionActor { session: Rc::clone(session), joiner: Joiner::default() };
+    Box::pin(ws::WebsocketContext::with_codec(actor, input, Codec::new().max_size(MAX_FRAME_BYTES)))
+}
+
+impl<F: FnOnce(&Session)> Run<F> {
+    /// The task of a session. `early` are bytes that came behind the request; `leave` is called at the end.
+    pub(super) fn new(session: Rc<Session>, early: BytesMut, leave: F) -> Self {
+        let talk = (!early.is_empty()).then(|| talk(&session, early));
+        Self { session, talk, fetch: None, asked: None, leave: Some(leave) }
+    }
+
+    /// Ready when the input has ended, and the actor with it.
+    fn poll_talk(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..MAX_TURNS {
+            if self.session.is_ended() {
+                return Poll::Pending;
+            }
+            let talk = match &mut self.talk {
+                Some(talk) => talk,
+                None => {
+                    std::task::ready!(self.session.poll_readable(cx));
+                    self.talk.insert(talk(&self.session, BytesMut::new()))
+                }
+            };
+            match talk.as_mut().poll_next(cx) {
+                // Sent before more is read, or a burst of pings would fill the queue of a client that reads.
+                Poll::Ready(Some(Ok(frames))) => {
+                    self.session.push_control(frames);
+                    if self.session.poll_output(cx).is_ready() {
+                        return Poll::Pending;
+                    }
+                }
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                Poll::Pending if self.session.turn.get() == Turn::Done => {
+                    // An actor that is dropped is polled once more, and must not read what has come meanwhile.
+                    self.session.turn.set(Turn::Over);
+                    self.talk = None;
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Ready when the session is over.
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.session.poll_output(cx).is_pending() {
+            if self.fetch.is_none()
+                && let Some((from, skips)) = self.session.wants()
+            {
+                let is_again = self.asked.replace(from) == Some(from);
+                let pause = if is_again { READ_MORE } else { Duration::ZERO };
+                self.fetch = Some((from, Box::pin(self.session.piece(pause, from, skips))));
+            }
+            let Some((from, piece)) = &mut self.fetch else { return Poll::Pending };
+            let from = *from;
+            let (read, turn) = std::task::ready!(piece.as_mut().poll(cx));
+            self.fetch = None;
+            self.session.give(from, read, turn);
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<F: FnOnce(&Session) + Unpin> Future for Run<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let input_ended = self.poll_talk(cx).is_ready();
+        let over = self.poll_output(cx);
+        if input_ended && over.is_pending() {
+            self.session.input_ended();
+            return Poll::Ready(());
+        }
+        over
+    }
+}
+
+impl<F: FnOnce(&Session)> Drop for Run<F> {
     fn drop(&mut self) {
         if let Some(leave) = self.leave.take() {
             leave(&self.session);
@@ -181,6 +213,10 @@ impl Stream for Input {
     type Item = Result<Bytes, PayloadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.session.turn.get() == Turn::Over {
+            return Poll::Ready(None);
+        }
+        self.session.turn.set(Turn::Begun);
         if std::mem::take(&mut self.gave) {
             return Poll::Pending;
         }
@@ -205,9 +241,15 @@ impl Stream for Input {
                 }
                 Scan::Incomplete => {}
             }
-            match std::task::ready!(this.session.poll_input(cx, Some(&mut this.bytes))) {
-                Ok(0) | Err(_) => return Poll::Ready(None),
-                Ok(_) => {}
+            match this.session.poll_input(cx, Some(&mut this.bytes)) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => {
+                    if this.bytes.is_empty() && this.scanner.is_between_messages() {
+                        this.session.turn.set(Turn::Done);
+                    }
+                    return Poll::Pending;
+                }
             }
         }
     }

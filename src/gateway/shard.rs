@@ -96,7 +96,7 @@ impl Shard {
         let key = path.insert(Rc::clone(&session));
         let shard = Rc::clone(self);
         let leave = move |session: &Session| shard.leave(&path, key, session);
-        actix_rt::spawn(session::run(session, early, leave));
+        actix_rt::spawn(session::Run::new(session, early, leave));
     }
 
     /// Makes the body of a response with server-sent events, in the same way.
@@ -372,7 +372,37 @@ mod tests {
         Deliver { path, format: Format::WebSocket, segments }
     }
 
+    const PING: [u8; 6] = [0x89, 0x80, 0, 0, 0, 0];
     const PONG: [u8; 6] = [0x8a, 0x80, 0, 0, 0, 0];
+
+    /// The actor goes when nothing is begun, and only then; the next one hears what comes next.
+    #[actix::test]
+    async fn a_message_that_comes_in_pieces_with_pauses_is_one_message() {
+        let mut bench = Bench::new();
+        // "aü" in two fragments, cut within the letter, with a ping between them; the second in two reads.
+        let pieces: [(&[u8], usize); 6] = [
+            (b"\x01\x82\0\0\0\0a\xc3", 0),
+            (&PING, 1),
+            (b"\x80", 1),
+            (b"\x81\0\0\0\0\xbc", 1),
+            (&PING, 2),
+            (&PING, 3),
+        ];
+        let mut received = Vec::new();
+        for (piece, pongs) in pieces {
+            bench.client.write_all(piece).unwrap();
+            let (mut turns, expected) = (0, 3 + 2 * pongs);
+            // The clock of the test stands still, so that the socket is looked at only when nothing else is to do.
+            while turns < 20 || received.len() < expected && turns < 2000 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                std::thread::sleep(Duration::from_millis(1));
+                received.extend(bench.received());
+                turns += 1;
+            }
+        }
+        assert_eq!(received, b"101\x8a\0\x8a\0\x8a\0");
+        assert_eq!(bench.shard.sessions(), 1);
+    }
 
     #[actix::test]
     async fn a_peer_that_says_nothing_is_pinged_and_ended_within_40_seconds() {

@@ -61,6 +61,17 @@ enum Phase {
     Ended,
 }
 
+/// The client says something, and an actor hears it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Something is begun.
+    Begun,
+    /// Everything that was begun is done: the actor may go.
+    Done,
+    /// There is no actor, or none that may read any more.
+    Over,
+}
+
 /// What a flush left behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
@@ -97,6 +108,8 @@ pub(super) struct Session {
     last_activity: Cell<u32>,
     pinged: Cell<bool>,
     blocked: Cell<bool>,
+    /// Where the client's turn stands, between the input, the actor and the task.
+    pub(super) turn: Cell<Turn>,
     /// Why the input is refused, from the header scan to the actor.
     fault: Cell<Option<Close>>,
     waker: RefCell<Option<Waker>>,
@@ -142,6 +155,7 @@ impl Session {
             last_activity: Cell::new(now),
             pinged: Cell::new(false),
             blocked: Cell::new(false),
+            turn: Cell::new(Turn::Over),
             fault: Cell::new(None),
             waker: RefCell::new(None),
             ended_as: Cell::new("connection_lost"),
@@ -323,6 +337,11 @@ impl Session {
         }
     }
 
+    /// Ready when something came, or the end, or an error.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.io.poll_read_ready(cx).map(drop)
+    }
+
     /// Reads what is there and appends it to `bytes`, or throws it away. `Ok(0)` is the end of the input.
     pub(super) fn poll_input(
         &self,
@@ -427,13 +446,21 @@ impl Session {
             }
     }
 
+    /// Sends past tokio's bookkeeping of the socket, which is only needed once it is full.
+    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        match SockRef::from(&self.io).send(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.io.try_write(bytes),
+            sent => sent,
+        }
+    }
+
     fn write_control(&self) -> io::Result<()> {
         let mut control = self.control.borrow_mut();
         let Some(front) = control.front_mut() else {
             self.mid_control.set(false);
             return Ok(());
         };
-        let sent = self.io.try_write(front)?;
+        let sent = self.send(front)?;
         if sent < front.len() {
             front.advance(sent);
             self.mid_control.set(true);
@@ -453,7 +480,7 @@ impl Session {
         let sent = match ring.slices(cursor, &mut slices[..max_slices]) {
             // Never the case: a cursor that the ring has passed is detached.
             0 => return Err(io::ErrorKind::BrokenPipe.into()),
-            1 => self.io.try_write(&slices[0])?,
+            1 => self.send(&slices[0])?,
             filled => self.io.try_write_vectored(&slices[..filled])?,
         };
         self.cursor.set(cursor + sent as u64);
