@@ -3,11 +3,10 @@
 //! The JSON is the model system's form of an IoT event, compact, keys in this order:
 //! `{"event_metadata":{"event_id":…,"event_type":…,"created_at":…},"details":{…}}`.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64_simd::AsOut as _;
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
@@ -62,12 +61,15 @@ const FIXED: usize = 224;
 /// Largest buffer that events share, but for one event that is larger alone.
 const MAX_CHUNK: usize = 64 * 1024;
 
-/// Makes events, many in one allocation: the events of a group share buffers that double in size.
+/// Makes events, many in one allocation: the events of a group share buffers that double in size, and the time at
+/// which they entered.
 #[derive(Debug, Default)]
 pub struct Encoder {
     buffer: BytesMut,
     /// Size of the last buffer of this group.
     chunk: usize,
+    /// When the first event of this group entered.
+    entered: Option<(SystemTime, TimeText)>,
 }
 
 impl Encoder {
@@ -81,10 +83,13 @@ impl Encoder {
         *self = Self::default();
     }
 
-    /// Encodes one MQTT message as an event that enters now.
+    /// Encodes one MQTT message as an event that enters now, with the group's first.
     pub fn iot_message(&mut self, origin: Origin<'_>, topic: &str, payload: &[u8]) -> Event {
-        let now = SystemTime::now();
-        self.iot_message_with(event_id::next(now), now, origin, topic, payload)
+        let (at, text) = *self.entered.get_or_insert_with(|| {
+            let now = SystemTime::now();
+            (now, TimeText::new(now))
+        });
+        self.encode(event_id::next(at), text, origin, topic, payload)
     }
 
     /// As [`Self::iot_message`], with the id and the time of entry given.
@@ -96,7 +101,18 @@ impl Encoder {
         topic: &str,
         payload: &[u8],
     ) -> Event {
-        let encoded_payload = payload.len().div_ceil(3) * 4;
+        self.encode(id, TimeText::new(created_at), origin, topic, payload)
+    }
+
+    fn encode(
+        &mut self,
+        id: EventId,
+        created_at: TimeText,
+        origin: Origin<'_>,
+        topic: &str,
+        payload: &[u8],
+    ) -> Event {
+        let encoded_payload = base64_simd::STANDARD.encoded_length(payload.len());
         let needed = FIXED + 2 * topic.len() + encoded_payload;
         let out = &mut self.buffer;
         if out.capacity() < needed {
@@ -108,7 +124,7 @@ impl Encoder {
         out.put_slice(br#"","event_type":""#);
         out.put_slice(IOT_MESSAGE.as_bytes());
         out.put_slice(br#"","created_at":""#);
-        put_time(out, created_at);
+        out.put_slice(created_at.as_bytes());
         out.put_slice(br#""},"details":{"#);
         match origin {
             Origin::Device { registry_id, device_id } => {
@@ -127,24 +143,44 @@ impl Encoder {
         out.put_slice(br#","payload":""#);
         let start = out.len();
         out.resize(start + encoded_payload, 0);
-        let written = STANDARD.encode_slice(payload, &mut out[start..]);
-        debug_assert_eq!(written, Ok(encoded_payload));
+        let _ = base64_simd::STANDARD.encode(payload, out[start..].as_out());
         out.put_slice(br#""}}"#);
         Event { id, json: out.split().freeze() }
     }
 }
 
-/// RFC 3339 in UTC with nine digits of fraction.
-fn put_time(out: &mut BytesMut, time: SystemTime) {
-    // A clock outside jiff's years -9999 to 9999 shows as the epoch rather than stopping the event.
-    let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-    // Writing to a BytesMut fails only where its length would overflow.
-    let _ = write!(out, "{time:.9}");
+/// A time in RFC 3339, UTC, with nine digits of fraction.
+#[derive(Debug, Clone, Copy)]
+struct TimeText {
+    text: [u8; Self::MAX_LEN],
+    len: usize,
+}
+
+impl TimeText {
+    /// A time before the year 0 has a sign and six digits of year.
+    const MAX_LEN: usize = 40;
+
+    fn new(time: SystemTime) -> Self {
+        // A clock outside jiff's years -9999 to 9999 shows as the epoch rather than stopping the event.
+        let time = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        let mut text = [0; Self::MAX_LEN];
+        let mut left = &mut text[..];
+        // There is room for every time.
+        let _ = write!(left, "{time:.9}");
+        let len = Self::MAX_LEN - left.len();
+        Self { text, len }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
 }
 
 /// A JSON string. Ids and most topics need no escape and are copied as they are.
 fn put_string(out: &mut BytesMut, text: &str) {
-    if text.bytes().all(|b| b >= 0x20 && b != b'"' && b != b'\\') {
+    let is_escaped = |b: u8| u8::from(b < 0x20) | u8::from(b == b'"') | u8::from(b == b'\\');
+    // Without an early end, so that many bytes are looked at together.
+    if text.bytes().fold(0, |found, b| found | is_escaped(b)) == 0 {
         out.put_u8(b'"');
         out.put_slice(text.as_bytes());
         out.put_u8(b'"');
@@ -158,9 +194,36 @@ fn put_string(out: &mut BytesMut, text: &str) {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn every_time_has_room() {
+        for time in [jiff::Timestamp::MIN, jiff::Timestamp::MAX, jiff::Timestamp::UNIX_EPOCH] {
+            let text = TimeText::new(SystemTime::from(time));
+            assert_eq!(text.as_bytes(), format!("{time:.9}").as_bytes());
+        }
+    }
+
+    #[test]
+    fn events_of_a_group_entered_together_and_the_next_group_later() {
+        let mut encoder = Encoder::new();
+        let mut created_at = |ends: bool| {
+            let event = encoder.iot_message(Origin::Broker { broker_id: "b" }, "t", b"");
+            if ends {
+                encoder.end_group();
+            }
+            let json: serde_json::Value = serde_json::from_slice(&event.json).unwrap();
+            json["event_metadata"]["created_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap()
+        };
+        let first = created_at(false);
+        assert_eq!(created_at(true), first);
+        let begun = jiff::Timestamp::now();
+        assert!(created_at(true) >= begun && begun >= first);
+    }
 
     fn encode(origin: Origin<'_>, topic: &str, payload: &[u8]) -> String {
         let id = Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0001);

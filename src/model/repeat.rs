@@ -6,7 +6,8 @@
 //! comes twice is better than one that is lost.
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
+
+use twox_hash::XxHash3_64;
 
 /// Acknowledged messages that are remembered of a sender: more than it has on its way at a time.
 const MAX_REMEMBERED: usize = 1024;
@@ -33,12 +34,22 @@ pub struct Repeat {
     pub content: u64,
 }
 
+impl Repeat {
+    /// The digest of a message.
+    pub fn content(topic: &str, payload: &[u8]) -> u64 {
+        digest(topic, payload)
+    }
+}
+
+/// XXH3: it is kept in the journal, so that it must be the same in every build.
+fn digest(first: &str, second: &[u8]) -> u64 {
+    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot(first.as_bytes()), second)
+}
+
 impl Repeats {
-    /// The digest of a sender's names. It may differ between builds of this program.
+    /// The digest of a sender's names.
     pub fn session(user: &str, client_id: &str) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (user, client_id).hash(&mut hasher);
-        hasher.finish()
+        digest(user, client_id.as_bytes())
     }
 }
 
@@ -87,6 +98,13 @@ impl Acknowledged {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digests_are_those_of_every_build_and_tell_their_parts_apart() {
+        assert_eq!(Repeat::content("hall/press-1", b"21.5"), 7_162_551_302_589_400_381);
+        assert_ne!(Repeat::content("ab", b"c"), Repeat::content("a", b"bc"));
+        assert_ne!(Repeats::session("ab", ""), Repeats::session("", "ab"));
+    }
 
     #[test]
     fn what_was_acknowledged_is_known_by_identifier_and_content() {

@@ -5,12 +5,12 @@
 //! publishes (MQTT-4.6.0): a section of the line moves on when its gate is open.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use foldhash::fast::RandomState;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
@@ -50,7 +50,7 @@ pub(crate) struct Intake {
     idle: Arc<Notify>,
     encoder: Encoder,
     /// Topics as the client writes them, with their routes; `None` where publishing is denied.
-    routes: HashMap<Box<[u8]>, Option<Arc<Route>>>,
+    routes: HashMap<Box<[u8]>, Option<Arc<Route>>, RandomState>,
     generation: u64,
     aliases: Vec<Option<Box<[u8]>>>,
     /// Events of this read, by link.
@@ -126,7 +126,7 @@ impl Intake {
             wake,
             idle: Arc::new(Notify::new()),
             encoder: Encoder::new(),
-            routes: HashMap::new(),
+            routes: HashMap::default(),
             generation,
             aliases: Vec::new(),
             staged: Vec::new(),
@@ -424,10 +424,7 @@ fn content(publish: &Publish<'_>, topic: &str) -> u64 {
     if publish.qos == 0 {
         return 0;
     }
-    let mut hasher = DefaultHasher::new();
-    topic.hash(&mut hasher);
-    publish.payload.hash(&mut hasher);
-    hasher.finish()
+    Repeat::content(topic, publish.payload)
 }
 
 impl Staged {

@@ -28,7 +28,7 @@ mod publish;
 mod session;
 mod sessions;
 mod space;
-mod trie;
+pub mod trie;
 mod will;
 
 use std::collections::HashMap;

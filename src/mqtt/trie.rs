@@ -2,22 +2,24 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 /// A tree of filter levels. Filters and names are valid ones, so that it is at most
 /// [`crate::model::topic::MAX_LEVELS`] deep.
 #[derive(Debug)]
-pub(crate) struct Trie<T> {
+pub struct Trie<T> {
     root: Node<T>,
 }
 
 #[derive(Debug)]
 struct Node<T> {
     values: Vec<T>,
-    children: HashMap<Box<str>, Node<T>>,
+    children: HashMap<Box<str>, Node<T>, RandomState>,
 }
 
 impl<T> Default for Node<T> {
     fn default() -> Self {
-        Self { values: Vec::new(), children: HashMap::new() }
+        Self { values: Vec::new(), children: HashMap::default() }
     }
 }
 
@@ -29,7 +31,7 @@ impl<T> Default for Trie<T> {
 
 impl<T> Trie<T> {
     /// Adds a value under a filter.
-    pub(crate) fn insert(&mut self, filter: &str, value: T) {
+    pub fn insert(&mut self, filter: &str, value: T) {
         let mut node = &mut self.root;
         for level in filter.split('/') {
             node = node.children.entry(level.into()).or_default();
@@ -38,7 +40,7 @@ impl<T> Trie<T> {
     }
 
     /// Removes the values under `filter` that `which` names, and the levels that nothing needs any more.
-    pub(crate) fn remove(&mut self, filter: &str, which: impl Fn(&T) -> bool) {
+    pub fn remove(&mut self, filter: &str, which: impl Fn(&T) -> bool) {
         Self::remove_below(&mut self.root, Some(filter), &which);
     }
 
@@ -57,7 +59,7 @@ impl<T> Trie<T> {
     }
 
     /// Calls `found` for every value whose filter matches `topic`. Every node is visited at most once.
-    pub(crate) fn for_each_match<'a>(&'a self, topic: &str, mut found: impl FnMut(&'a T)) {
+    pub fn for_each_match<'a>(&'a self, topic: &str, mut found: impl FnMut(&'a T)) {
         // A leading wildcard does not match a leading `$` (MQTT-4.7.2-1).
         let mut stack = vec![(&self.root, Some(topic), !topic.starts_with('$'))];
         while let Some((node, rest, wildcards)) = stack.pop() {

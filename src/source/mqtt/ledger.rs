@@ -6,7 +6,6 @@
 //! knows what was left open and what was acknowledged, and recognises it when the broker sends it again.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use crate::model::receipt::{Gate, Verdict};
@@ -78,9 +77,7 @@ struct Open {
 impl Message {
     /// Describes a message.
     pub(super) fn new(id: u16, exactly_once: bool, topic: &str, payload: &[u8]) -> Self {
-        let mut hasher = DefaultHasher::new();
-        (topic, payload).hash(&mut hasher);
-        Self { id, exactly_once, content: hasher.finish() }
+        Self { id, exactly_once, content: Repeat::content(topic, payload) }
     }
 
     fn qos(self) -> u8 {
