@@ -1,4 +1,4 @@
-//! Topic filters with values, looked up by topic name. [`super::space`] keeps its subscriptions in two.
+//! Topic filters with values, looked up by topic name. `space` keeps its subscriptions in two.
 
 use std::collections::HashMap;
 
