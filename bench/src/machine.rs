@@ -3,7 +3,6 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// CPU time of a server.
@@ -64,12 +63,11 @@ pub(crate) fn pss(process: u32) -> Result<u64> {
     line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).context("Pss is no number")
 }
 
-/// Pins a process, or this one, to these CPUs.
-pub(crate) fn pin(process: Option<u32>, cpus: &[usize]) -> Result<()> {
+/// Pins this process to a CPU.
+pub(crate) fn pin(cpu: usize) -> Result<()> {
     let mut set = CpuSet::new();
-    cpus.iter().for_each(|cpu| set.set(*cpu));
-    let process = process.and_then(|process| Pid::from_raw(process as i32));
-    sched_setaffinity(process, &set).context("failed to pin to a CPU; the benchmarks need two")
+    set.set(cpu);
+    sched_setaffinity(None, &set).context("failed to pin to a CPU; the benchmarks need two")
 }
 
 /// One line that names the machine.

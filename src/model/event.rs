@@ -143,7 +143,8 @@ impl Encoder {
         out.put_slice(br#","payload":""#);
         let start = out.len();
         out.resize(start + encoded_payload, 0);
-        let _ = base64_simd::STANDARD.encode(payload, out[start..].as_out());
+        let written = base64_simd::STANDARD.encode(payload, out[start..].as_out());
+        debug_assert_eq!(written.len(), encoded_payload);
         out.put_slice(br#""}}"#);
         Event { id, json: out.split().freeze() }
     }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::process::{Starter, free_port};
+use super::process::{Starter, free_port, service};
 use super::{Contender, Server};
 use crate::load::{Protocol, Publish};
 
@@ -66,12 +66,7 @@ impl Contender for Nats {
                  websocket {{ listen: \"127.0.0.1:{websocket}\", no_tls: true }}\n"
             ),
         )?;
-        let program = if std::path::Path::new("/usr/sbin/nats-server").exists() {
-            "/usr/sbin/nats-server"
-        } else {
-            "nats-server"
-        };
-        starter.spawn(program, &["-c", "nats.conf"], websocket)?;
+        starter.spawn(&service("nats-server"), &["-c", "nats.conf"], websocket)?;
         Ok(starter.done(tcp, websocket))
     }
 
@@ -113,7 +108,7 @@ impl Contender for Nchan {
                  nchan_subscriber_first_message newest; }} }} }}\n"
             ),
         )?;
-        starter.spawn("/usr/sbin/nginx", &["-c", &format!("{folder}/nginx.conf")], port)?;
+        starter.spawn(&service("nginx"), &["-c", &format!("{folder}/nginx.conf")], port)?;
         Ok(starter.done(port, port))
     }
 

@@ -93,11 +93,6 @@ impl Starter {
         let mut command = Command::new("setpriv");
         // Nothing is left behind when this program is killed.
         command.args(["--pdeathsig", "KILL", "taskset", "-c", &self.cpus, program]).args(args);
-        self.spawn_command(command, program, wait_for)
-    }
-
-    /// The same for a command that is whole.
-    pub(crate) fn spawn_command(&mut self, mut command: Command, program: &str, wait_for: u16) -> Result<()> {
         let log = self.folder().join(format!("{}.log", self.processes.len()));
         let output = File::create(&log)?;
         command.current_dir(self.folder()).stdin(Stdio::null());
@@ -120,9 +115,7 @@ impl Starter {
         let common = "allow_anonymous true\nset_tcp_nodelay true\nmax_queued_messages 0\n\
                       max_inflight_messages 0\nlog_type error\npersistence false\nuser root\n";
         self.write("mosquitto.conf", &format!("{common}{lines}"))?;
-        let program =
-            if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" };
-        self.spawn(program, &["-c", "mosquitto.conf"], wait_for)
+        self.spawn(&service("mosquitto"), &["-c", "mosquitto.conf"], wait_for)
     }
 
     /// Starts the bare loop.
@@ -145,6 +138,12 @@ impl Starter {
     pub(crate) fn done(self, publish_port: u16, listen_port: u16) -> Server {
         Server { processes: self.processes, publish_port, listen_port, folder: self.folder }
     }
+}
+
+/// A program that Debian keeps where only root looks.
+pub(crate) fn service(name: &str) -> String {
+    let path = format!("/usr/sbin/{name}");
+    if Path::new(&path).exists() { path } else { name.to_owned() }
 }
 
 /// A port that nobody has at this moment.

@@ -102,8 +102,19 @@ fn mqtt_connect() -> Vec<u8> {
     connect_packet("", None)
 }
 
+/// Connects a publisher of MQTT 3.1.1. The socket blocks.
+pub(super) fn publisher(port: u16, client_id: &str, login: Option<&(String, String)>) -> Result<TcpStream> {
+    let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    let login = login.map(|(name, password)| (name.as_str(), password.as_str()));
+    socket.write_all(&connect_packet(client_id, login))?;
+    let mut answer = [0; 4];
+    socket.read_exact(&mut answer).context("no CONNACK")?;
+    ensure!(answer[3] == 0, "CONNACK with return code {}", answer[3]);
+    Ok(socket)
+}
+
 /// A CONNECT of MQTT 3.1.1.
-pub(super) fn connect_packet(client_id: &str, login: Option<(&str, &str)>) -> Vec<u8> {
+fn connect_packet(client_id: &str, login: Option<(&str, &str)>) -> Vec<u8> {
     let flags = if login.is_some() { 0xc2 } else { 0x02 };
     let mut body = b"\0\x04MQTT\x04".to_vec();
     body.extend_from_slice(&[flags, 0, 0]);

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use hdrhistogram::Histogram;
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -16,6 +15,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use super::connect::Protocol;
 use super::publish::{Publish, Publisher};
 use super::stamp::{Cut, Form, Frame, Stamps};
+use super::wait;
 
 /// Events that may be on their way at once, in any plan.
 const RING: usize = 1 << 16;
@@ -203,13 +203,8 @@ impl Group {
             if now - progress > stall {
                 break;
             }
-            let wait = if self.publisher.is_idle() { Duration::from_micros(500) } else { Duration::ZERO };
-            let wait = Timespec { tv_sec: 0, tv_nsec: wait.as_nanos() as i64 };
-            events.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&wait)) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            let time = if self.publisher.is_idle() { Duration::from_micros(500) } else { Duration::ZERO };
+            wait(&self.epoll, &mut events, time)?;
             for event in &events {
                 let client = &mut self.clients[event.data.u64() as usize];
                 let read = match recv(client.socket.as_fd(), &mut self.buffer[..], RecvFlags::empty()) {
@@ -271,9 +266,8 @@ impl Group {
         }
         let mut events = Vec::with_capacity(missing);
         while missing > 0 {
-            events.clear();
-            let wait = Timespec { tv_sec: STALL.as_secs() as i64, tv_nsec: 0 };
-            missing -= epoll::wait(&watch, rustix::buffer::spare_capacity(&mut events), Some(&wait))?;
+            wait(&watch, &mut events, STALL)?;
+            missing -= events.len();
             ensure!(begun.elapsed() < STALL, "a burst does not arrive");
         }
         let time = begun.elapsed();

@@ -1,21 +1,18 @@
 //! Publishing devices: MQTT connections that send as fast as a server takes it.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::connect::connect_packet;
 use super::publish::publish_head;
 use super::stamp::payload;
-use super::{PAYLOAD, Publish};
+use super::{PAYLOAD, Publish, connect, wait};
 
 /// Bytes that are made ready for one write.
 const CHUNK: usize = 64 * 1024;
@@ -58,13 +55,8 @@ impl Devices {
         let mut devices = Vec::new();
         for number in 0..count {
             let Publish::Mqtt { topic, login } = publish(number) else { anyhow::bail!("devices speak MQTT") };
-            let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+            let socket = connect::publisher(port, &format!("bench-{number}-of-{count}"), login.as_ref())?;
             socket.set_nodelay(true)?;
-            let login = login.as_ref().map(|(name, password)| (name.as_str(), password.as_str()));
-            socket.write_all(&connect_packet(&format!("bench-{number}-of-{count}"), login))?;
-            let mut answer = [0; 4];
-            socket.read_exact(&mut answer).context("no CONNACK")?;
-            ensure!(answer[3] == 0, "CONNACK with return code {}", answer[3]);
             socket.set_nonblocking(true)?;
             let interest = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
             epoll::add(&epoll, &socket, EventData::new_u64(number as u64), interest)?;
@@ -75,23 +67,25 @@ impl Devices {
         Ok(Self { epoll, devices, next: 1 })
     }
 
+    fn made(&self) -> u64 {
+        self.devices.iter().map(|device| device.made).sum()
+    }
+
     /// Publishes with this QoS, with QoS 1 up to `window` unacknowledged ones each, and waits until the server has
     /// handled all. Returns how many and how long it took.
     pub(crate) fn publish(&mut self, qos: usize, window: u64, until: Until) -> Result<(u64, Duration)> {
         let begun = Instant::now();
-        let before: u64 = self.devices.iter().map(|device| device.made).sum();
+        let before = self.made();
         let mut open = true;
         let mut events = Vec::with_capacity(256);
         let (mut work, mut progress): (Vec<usize>, Instant) = ((0..self.devices.len()).collect(), begun);
         loop {
             let now = Instant::now();
-            let is_over = match until {
+            let is_over = || match until {
                 Until::Time(time) => now - begun >= time,
-                Until::Count(count) => {
-                    self.devices.iter().map(|device| device.made).sum::<u64>() - before >= count
-                }
+                Until::Count(count) => self.made() - before >= count,
             };
-            if open && is_over {
+            if open && is_over() {
                 open = false;
                 // The answer to a last publish with QoS 1 says that everything before it was handled.
                 for device in &mut self.devices {
@@ -123,17 +117,11 @@ impl Devices {
                 }
             }
             if !open && self.devices.iter().all(|device| device.made == device.acknowledged) {
-                let made: u64 = self.devices.iter().map(|device| device.made).sum();
-                return Ok((made - before, begun.elapsed()));
+                return Ok((self.made() - before, begun.elapsed()));
             }
             ensure!(now - progress < STALL || qos == 0 && open, "no acknowledgements for 10 s");
-            events.clear();
-            let wait = if work.is_empty() { 2_000_000 } else { 0 };
-            let wait = Timespec { tv_sec: 0, tv_nsec: wait };
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&wait)) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            let time = if work.is_empty() { Duration::from_millis(2) } else { Duration::ZERO };
+            wait(&self.epoll, &mut events, time)?;
             work.extend(events.iter().map(|event| event.data.u64() as usize));
         }
     }

@@ -1,6 +1,6 @@
 //! The publisher: one connection that sends events, in the way a server takes them.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::AsFd;
 
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use super::connect::connect_packet;
+use super::connect;
 use super::stamp::{Frame, payload};
 
 /// How events are given to a server.
@@ -43,30 +43,26 @@ pub(crate) struct Publisher {
 
 impl Publisher {
     pub(crate) fn connect(how: Publish, port: u16) -> Result<Self> {
-        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-        socket.set_nodelay(true)?;
-        let mut head = Vec::new();
-        match &how {
-            Publish::Frames(_) => {}
+        let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+        let (socket, head) = match &how {
+            Publish::Frames(_) => (connect()?, Vec::new()),
             Publish::Mqtt { topic, login } => {
-                let login = login.as_ref().map(|(name, password)| (name.as_str(), password.as_str()));
-                socket.write_all(&connect_packet("bench-publisher", login))?;
-                let mut answer = [0; 4];
-                socket.read_exact(&mut answer).context("no CONNACK")?;
-                anyhow::ensure!(answer[3] == 0, "CONNACK with return code {}", answer[3]);
-                head = publish_head(0, topic, false);
+                let socket = connect::publisher(port, "bench-publisher", login.as_ref())?;
+                (socket, publish_head(0, topic, false))
             }
             Publish::Http { path } => {
                 let length = super::PAYLOAD;
                 let text =
                     format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
-                head = text.into_bytes();
+                (connect()?, text.into_bytes())
             }
             Publish::Nats => {
+                let mut socket = connect()?;
                 socket.write_all(b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\n")?;
-                head = format!("PUB bench {}\r\n", super::PAYLOAD).into_bytes();
+                (socket, format!("PUB bench {}\r\n", super::PAYLOAD).into_bytes())
             }
-        }
+        };
+        socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
         Ok(Self { how, socket, unsent: Vec::new(), head })
     }

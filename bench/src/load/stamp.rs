@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     fn stream(form: Form) -> Vec<u8> {
-        let one = match form {
+        let mut one = match form {
             Form::Plain => Frame::plain(),
             Form::Trigger => {
                 let payload = STANDARD.encode(payload(0));
@@ -235,7 +235,6 @@ mod tests {
                 Frame::new(json.into_bytes(), form, 1).unwrap_or_else(|error| panic!("{error}"))
             }
         };
-        let mut one = one;
         (0..50).flat_map(|number| one.stamped(number * 1000).to_vec()).collect()
     }
 

@@ -87,7 +87,7 @@ impl Args {
 /// Runs what was asked for.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // The load is never where the servers are.
-    machine::pin(None, &[1])?;
+    machine::pin(1)?;
     println!(
         "Machine: {}. Servers on one core, the load on the other; {} turns each.",
         machine::describe(),
