@@ -8,6 +8,7 @@
 pub mod batch;
 pub mod cli;
 pub mod config;
+pub mod database;
 pub mod engine;
 pub mod gateway;
 pub mod journal;

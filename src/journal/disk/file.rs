@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::database::{Form, Stamp, create_private};
+
 /// The database in the journal's folder; SQLite keeps its log beside it.
 const DATABASE: &str = "journal.db";
 /// That log.
@@ -22,6 +24,7 @@ const RESERVE_BYTES: usize = 8 * 1024 * 1024;
 const VERSION: i64 = 1;
 /// Says "this is a journal of ours": "Trig" in ASCII.
 const APPLICATION: i64 = 0x5472_6967;
+const FORM: Form = Form { application: APPLICATION, version: VERSION, tables: TABLES };
 
 /// How long to wait for a lock that another process holds.
 const BUSY: Duration = Duration::from_secs(5);
@@ -114,7 +117,7 @@ impl Files {
     /// Opens the database for writing; makes its tables if it is new.
     pub(super) fn writer(&self) -> Result<Connection, OpenError> {
         let path = self.folder.join(DATABASE);
-        let open = || -> rusqlite::Result<(Connection, i64, i64)> {
+        let open = || -> rusqlite::Result<(Connection, Stamp)> {
             let db = Connection::open(&path)?;
             // Who looks into the journal may hold a lock for a moment, as after a crash.
             db.busy_timeout(BUSY)?;
@@ -126,19 +129,10 @@ impl Files {
             db.pragma_update(None, "wal_autocheckpoint", 1024)?;
             db.pragma_update(None, "cache_size", -8192)?;
             db.set_prepared_statement_cache_capacity(32);
-            let application = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
-            let version = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            if application == 0 && version == 0 {
-                db.execute_batch(&format!(
-                    "BEGIN; {TABLES} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
-                ))?;
-                return Ok((db, APPLICATION, VERSION));
-            }
-            Ok((db, application, version))
+            let stamp = FORM.prepare(&db)?;
+            Ok((db, stamp))
         };
-        let (db, application, version) = open().map_err(|error| OpenError::Database(path.clone(), error))?;
-        expect_ours(&path, application, version)?;
-        Ok(db)
+        expect_ours(path.clone(), open())
     }
 
     /// Opens the database for reading.
@@ -181,7 +175,7 @@ pub(super) fn open_read_only(folder: &Path) -> Result<Connection, OpenError> {
     if !path.exists() {
         return Err(OpenError::Missing(path));
     }
-    let open = || -> rusqlite::Result<(Connection, i64, i64)> {
+    let open = || -> rusqlite::Result<(Connection, Stamp)> {
         // Reading a log that nobody has open needs its index beside it, which SQLite makes.
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -189,27 +183,19 @@ pub(super) fn open_read_only(folder: &Path) -> Result<Connection, OpenError> {
             .or_else(|_| Connection::open_with_flags(&path, read_only))?;
         db.busy_timeout(BUSY)?;
         db.pragma_update(None, "query_only", true)?;
-        let application = db.pragma_query_value(None, "application_id", |row| row.get(0))?;
-        let version = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        Ok((db, application, version))
+        let stamp = FORM.check(&db)?;
+        Ok((db, stamp))
     };
-    let (db, application, version) = open().map_err(|error| OpenError::Database(path.clone(), error))?;
-    expect_ours(&path, application, version)?;
-    Ok(db)
+    expect_ours(path.clone(), open())
 }
 
-fn expect_ours(path: &Path, application: i64, version: i64) -> Result<(), OpenError> {
-    if application == APPLICATION && version == VERSION {
-        return Ok(());
+fn expect_ours(
+    path: PathBuf,
+    opened: rusqlite::Result<(Connection, Stamp)>,
+) -> Result<Connection, OpenError> {
+    match opened {
+        Ok((db, Stamp::Ours)) => Ok(db),
+        Ok((_, Stamp::Foreign(version))) => Err(OpenError::Foreign(path, version)),
+        Err(error) => Err(OpenError::Database(path, error)),
     }
-    Err(OpenError::Foreign(path.to_owned(), version))
-}
-
-/// Nobody else may read what devices said.
-fn create_private(folder: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
 }
