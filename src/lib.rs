@@ -1,13 +1,14 @@
 //! Triggercast: events from devices and registries to people's screens, at once, in batches.
 //!
 //! The modules stand in the order an event travels:
-//! [`model`] (the nouns) → [`config`] and [`telemetry`] → [`mqtt`] (the server inside the binary) →
-//! [`source`] → [`batch`] → [`gateway`] → [`engine`] (starts them) → [`management`], [`cli`] → [`server`].
+//! [`model`] (the nouns) → [`config`] and [`telemetry`] → [`mqtt`] (the server inside the binary) and
+//! [`container_registry`] (webhooks) → [`source`] → [`batch`] → [`gateway`] → [`engine`] (starts them) → [`management`], [`cli`] → [`server`].
 //! A module imports only what stands below it or downstream of it; `tests/tidy.rs` holds that.
 
 pub mod batch;
 pub mod cli;
 pub mod config;
+pub mod container_registry;
 pub mod database;
 pub mod engine;
 pub mod gateway;

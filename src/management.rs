@@ -1,5 +1,5 @@
-//! The management port: `/healthz`, `/readyz` and `/metrics`. The server starts it; it reads, and changes
-//! nothing.
+//! The management port: `/healthz`, `/readyz`, `/metrics`, and the webhooks of container registries. The server starts
+//! it.
 
 use std::io;
 use std::net::TcpListener;
@@ -12,13 +12,18 @@ use actix_web::http::header::ContentType;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use serde_json::{Value, json};
 
+use crate::container_registry::webhook::Webhooks;
 use crate::journal::disk::Health;
 use crate::source::Condition;
 use crate::source::readiness::Readiness;
 use crate::telemetry::METRICS;
 
 /// Starts the port on an already bound socket, inside an actix system. The task ends when the server does.
-pub fn start(socket: TcpListener, readiness: Arc<Readiness>) -> io::Result<(ServerHandle, JoinHandle<()>)> {
+pub fn start(
+    socket: TcpListener,
+    readiness: Arc<Readiness>,
+    webhooks: Webhooks,
+) -> io::Result<(ServerHandle, JoinHandle<()>)> {
     let readiness = web::Data::from(readiness);
     let server = HttpServer::new(move || {
         App::new()
@@ -28,6 +33,7 @@ pub fn start(socket: TcpListener, readiness: Arc<Readiness>) -> io::Result<(Serv
             .route("/readyz", web::get().to(readyz))
             .route("/readyz", web::head().to(readyz))
             .route("/metrics", web::get().to(metrics))
+            .configure(webhooks.clone().routes())
             .default_service(web::to(not_found))
     })
     .workers(1)
@@ -94,7 +100,7 @@ async fn metrics() -> HttpResponse {
 
 async fn not_found() -> HttpResponse {
     HttpResponse::NotFound().content_type(ContentType::json()).body(
-        json!({ "code": 404, "message": "the management port has /healthz, /readyz and /metrics" })
+        json!({ "code": 404, "message": "the management port has /healthz, /readyz, /metrics and /container-registry/v1" })
             .to_string(),
     )
 }

@@ -7,6 +7,8 @@ use actix::prelude::*;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Settings;
+use crate::container_registry::webhook::Webhooks;
+use crate::container_registry::{self, Registries};
 use crate::engine::chain::Ground;
 use crate::engine::{StopAll, SupervisorActor};
 use crate::gateway::{Directory, Listener};
@@ -42,6 +44,9 @@ pub enum ServeError {
     /// The embedded MQTT server does not start.
     #[error("failed to start the MQTT server: {0}")]
     Mqtt(#[from] mqtt::StartError),
+    /// The index of container registries cannot be opened.
+    #[error("failed to follow the container registries: {0}")]
+    Registries(#[from] container_registry::StartError),
     /// The journal cannot be opened.
     #[error("failed to open the journal in data_dir: {0}")]
     Journal(String),
@@ -71,7 +76,7 @@ pub fn run(settings: Settings) -> Result<(), ServeError> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
-        .thread_name("mqtt-client")
+        .thread_name("client")
         .enable_all()
         .build()?;
     let served = System::new().block_on(serve(settings, runtime.handle().clone()));
@@ -104,7 +109,10 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     let directory = Arc::new(Directory::new(&resources.gateways, max_connections, &journals));
     let workers = settings.gateway.workers.unwrap_or(cores);
     let listener = Listener::start(gateway_socket, workers, Arc::clone(&directory))?;
-    let (management, management_task) = management::start(management_socket, Arc::clone(&readiness))?;
+    let registries = Registries::start(&settings.data_dir, resources, &runtime).await?.map(Arc::new);
+    let webhooks = Webhooks::new(registries.clone());
+    let (management, management_task) =
+        management::start(management_socket, Arc::clone(&readiness), webhooks)?;
     let mqtt = match (mqtt_socket, &settings.mqtt) {
         (Some(socket), Some(mqtt)) => {
             let limits = mqtt::Limits { max_connections: mqtt.max_connections, ..mqtt::Limits::default() };
@@ -116,6 +124,7 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     let arbiters: Vec<Arbiter> = (0..cores.min(MAX_ARBITERS)).map(|_| Arbiter::new()).collect();
     let ground = Ground {
         mqtt: mqtt.clone(),
+        registries: registries.clone(),
         runtime,
         journals,
         node: settings.node.to_string(),
@@ -134,9 +143,6 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     }
     let supervisor = supervisor.start();
 
-    for waiting in &settings.container_registry_triggers {
-        tracing::warn!(trigger = %waiting.name, "container registry triggers are kept but not served by this version");
-    }
     readiness.set_serving(true);
     tracing::info!(triggers = resources.triggers.len(), sources, "ready");
     show_the_way(&settings, gateway_address);
@@ -150,11 +156,17 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     tracing::info!("stopping");
     readiness.set_serving(false);
     let stop = async {
+        if let Some(registries) = &registries {
+            registries.stop();
+        }
         if supervisor.send(StopAll).await.is_err() {
             tracing::error!("the supervisor has ended before the stop");
         }
         listener.stop(settings.gateway.drain).await;
         management.stop(false).await;
+        if let Some(registries) = registries {
+            let _ = actix_rt::task::spawn_blocking(move || registries.close()).await;
+        }
         if let Some(disk) = disk {
             let _ = actix_rt::task::spawn_blocking(move || disk.close()).await;
         }

@@ -71,6 +71,19 @@ pub struct Metrics {
     pub slow_client_dropped: Counter,
     /// Clients that asked for what they missed, by what they could be given.
     pub resumes: Family<Reason, Counter>,
+    /// Notifications of container registries, by what became of them.
+    pub registry_notifications: Family<Reason, Counter>,
+    /// Events in them that mean nothing here: pulls, blobs, and what is not understood.
+    pub registry_ignored: Counter,
+    /// Events about images and tags, by what told of them: `notified`, `checked` (a doubt that was asked about) or
+    /// `reconciled` (made up).
+    pub registry_events: Family<Reason, Counter>,
+    /// Commits of the index of container registries.
+    pub registry_commits: Counter,
+    /// Reconciliations with container registries, by how they ended.
+    pub registry_reconciliations: Family<Reason, Counter>,
+    /// How long they took, in seconds.
+    pub registry_reconciliation_seconds: Histogram,
     /// Panics that were contained, by actor.
     pub actor_panics: Family<ActorLabel, Counter>,
     /// Actors that were started again after their end, by actor.
@@ -100,6 +113,12 @@ impl Metrics {
             slow_clients: Family::default(),
             slow_client_dropped: Counter::default(),
             resumes: Family::default(),
+            registry_notifications: Family::default(),
+            registry_ignored: Counter::default(),
+            registry_events: Family::default(),
+            registry_commits: Counter::default(),
+            registry_reconciliations: Family::default(),
+            registry_reconciliation_seconds: Histogram::new(exponential_buckets(0.01, 4.0, 10)),
             actor_panics: Family::default(),
             actor_restarts: Family::default(),
         };
@@ -132,6 +151,25 @@ impl Metrics {
             m.slow_client_dropped.clone(),
         );
         r.register("resumes", "Clients that asked for what they missed", m.resumes.clone());
+        r.register(
+            "registry_notifications",
+            "Notifications of container registries",
+            m.registry_notifications.clone(),
+        );
+        r.register(
+            "registry_ignored",
+            "Events in notifications that mean nothing here",
+            m.registry_ignored.clone(),
+        );
+        r.register("registry_events", "Events about images and tags", m.registry_events.clone());
+        r.register("registry_commits", "Commits of the container registries", m.registry_commits.clone());
+        r.register(
+            "registry_reconciliations",
+            "Reconciliations with container registries",
+            m.registry_reconciliations.clone(),
+        );
+        let seconds = m.registry_reconciliation_seconds.clone();
+        r.register_with_unit("registry_reconciliation", "Time of one", Unit::Seconds, seconds);
         r.register("actor_panics", "Panics contained", m.actor_panics.clone());
         r.register("actor_restarts", "Actors started again", m.actor_restarts.clone());
         m

@@ -5,16 +5,25 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use triggercast::config::{self, ContainerEventType, Settings};
+use triggercast::config::{self, Settings};
+use triggercast::model::container::{ContainerEventType, ContainerFilter, ManifestKind};
 use triggercast::model::gateway::GatewayPath;
 use triggercast::model::secret::Password;
-use triggercast::model::trigger::{BatchSettings, TriggerSource};
+use triggercast::model::trigger::{BatchSettings, MqttTopics, TriggerSource};
 use triggercast::telemetry::LogFormat;
 
 const DEFAULT: &str = include_str!("../config.yaml");
 
 fn parse(text: &str) -> Result<Settings, config::ConfigErrors> {
     config::parse(text, Path::new("config.yaml"), &|_| None)
+}
+
+/// What a container registry's trigger wants.
+fn filter(settings: &Settings, trigger: usize) -> &ContainerFilter {
+    match &settings.resources.triggers[trigger].source {
+        TriggerSource::ContainerRegistry { filter, .. } => filter,
+        other => panic!("{other}"),
+    }
 }
 
 #[test]
@@ -29,23 +38,22 @@ fn the_default_file_declares_what_the_documentation_says() {
     assert_eq!(devices[0].aliases[0].name, "hall/press-1");
     assert_eq!(devices[0].aliases[0].target, "$devices/press-1");
     assert_eq!(r.brokers, []);
-    assert_eq!(settings.container_registries.iter().map(|c| &*c.id).collect::<Vec<_>>(), ["images"]);
+    assert_eq!(r.container_registries.iter().map(|c| &*c.id).collect::<Vec<_>>(), ["images"]);
     assert_eq!(settings.service_accounts.iter().map(|a| &*a.id).collect::<Vec<_>>(), ["broadcaster"]);
-    assert_eq!(r.triggers.iter().map(|t| &*t.name).collect::<Vec<_>>(), ["telemetry"]);
+    assert_eq!(r.triggers.iter().map(|t| &*t.name).collect::<Vec<_>>(), ["telemetry", "pushes"]);
     assert_eq!(
         r.triggers[0].source,
-        TriggerSource::IotMessage {
+        TriggerSource::Mqtt(MqttTopics::IotMessage {
             registry_id: "factory".into(),
             device_id: None,
             mqtt_topic: Some("$devices/+/events".into())
-        }
+        })
     );
     assert_eq!(
         r.triggers[0].batch,
         BatchSettings { max_count: 10, max_bytes: 131_072, cutoff: Duration::from_secs(1) }
     );
-    assert_eq!(settings.container_registry_triggers.len(), 1);
-    assert_eq!(&*settings.container_registry_triggers[0].name, "pushes");
+    assert_eq!(filter(&settings, 1).image_name, None);
 }
 
 /// Commented keys stand behind a '#' without a space, or with more than one.
@@ -69,22 +77,28 @@ fn uncommented(text: &str) -> String {
 fn every_commented_key_of_the_default_file_can_be_used() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("plant-password.txt"), "secret\n").unwrap();
+    std::fs::write(folder.path().join("registry-ca.pem"), "").unwrap();
     let text = uncommented(DEFAULT);
     assert!(text.lines().count() == DEFAULT.lines().count() && text != DEFAULT);
     let settings = config::parse(&text, &folder.path().join("config.yaml"), &|_| None).unwrap();
     // What the comments call defaults is what the silent file has.
     let silent = parse(DEFAULT).unwrap();
     assert_eq!(settings.gateway, config::GatewaySettings { workers: Some(4), ..silent.gateway });
-    assert_eq!((settings.mqtt, settings.log), (silent.mqtt, silent.log));
+    assert_eq!((&settings.mqtt, &settings.log), (&silent.mqtt, &silent.log));
     assert_eq!(settings.resources.gateways[0].paths, silent.resources.gateways[0].paths);
     assert_eq!(settings.resources.triggers[0].batch, silent.resources.triggers[0].batch);
     assert_eq!(settings.resources.gateways[0].domain.as_deref(), Some("ws.example.org"));
-    assert_eq!(settings.resources.triggers[1].batch.max_count, 100);
+    assert_eq!(settings.resources.triggers[2].batch.max_count, 100);
     let broker = settings.resources.brokers[0].external.as_ref().unwrap();
     assert_eq!((broker.host.as_str(), broker.port), ("127.0.0.1", 1884));
     assert_eq!(broker.credentials.as_ref().unwrap().password, "secret");
     assert!(settings.resources.device_registries[1].external.is_some());
-    assert!(settings.container_registry_triggers[0].tag.is_some());
+    let pushes = settings.resources.triggers.iter().position(|trigger| &*trigger.name == "pushes").unwrap();
+    assert_eq!(filter(&settings, pushes).tag.as_deref(), Some("latest"));
+    let mut registry = settings.resources.container_registries[0].clone();
+    assert!(registry.login.take().is_some() && registry.ca_file.take().is_some());
+    assert!(registry.repositories.take().is_some());
+    assert_eq!([registry], silent.resources.container_registries[..]);
 }
 
 #[test]
@@ -160,7 +174,7 @@ fn the_good_file_is_good() {
     let settings = parse(GOOD).unwrap();
     assert_eq!(settings.resources.triggers[1].batch.cutoff, Duration::from_secs(20));
     assert_eq!(settings.resources.triggers[1].batch.max_count, 100);
-    assert_eq!(settings.container_registry_triggers[0].event_types, [ContainerEventType::CreateImage]);
+    assert_eq!(filter(&settings, 2).event_types, [ContainerEventType::CreateImage].into());
 }
 
 /// What is accepted: a change of the good file, and what must hold then.
@@ -193,9 +207,8 @@ fn forms_that_are_accepted() {
         "+/press-1/events/+",
     ] {
         let settings = parse(&changed("$devices/+/events\"", &format!("{topic}\""))).unwrap();
-        let TriggerSource::IotMessage { mqtt_topic, .. } = &settings.resources.triggers[0].source else {
-            panic!()
-        };
+        let source = &settings.resources.triggers[0].source;
+        let TriggerSource::Mqtt(MqttTopics::IotMessage { mqtt_topic, .. }) = source else { panic!() };
         assert_eq!(mqtt_topic.as_deref(), Some(topic));
     }
     for alias in ["a", "/a", "a/b/", "ü"] {
@@ -211,10 +224,32 @@ fn forms_that_are_accepted() {
     }
     let events = "[CONTAINER_REGISTRY_EVENT_TYPE_DELETE_IMAGE_TAG, create_image_tag]";
     let settings = parse(&changed("[create_image]", events)).unwrap();
+    let wanted = [ContainerEventType::DeleteImageTag, ContainerEventType::CreateImageTag];
+    assert_eq!(filter(&settings, 2).event_types, wanted.into());
+    let registry = |fields: &str| {
+        let settings =
+            parse(&changed("webhook_token: \"t\" }", &format!("webhook_token: \"t\", {fields} }}")));
+        settings.unwrap().resources.container_registries.remove(0)
+    };
+    let silent = registry("");
     assert_eq!(
-        settings.container_registry_triggers[0].event_types,
-        [ContainerEventType::DeleteImageTag, ContainerEventType::CreateImageTag]
+        (&*silent.cloud_id, &*silent.folder_id, &*silent.repository_prefix),
+        ("default", "default", "images/")
     );
+    assert_eq!(silent.reconcile.every, Some(Duration::from_secs(300)));
+    assert_eq!((silent.manifests, silent.tells_untagged), ([ManifestKind::Image].into(), false));
+    let all =
+        registry("manifests: [image, helm, artifact, signature], untagged: emit, repository_prefix: \"\"");
+    assert_eq!((all.manifests.len(), all.tells_untagged, &*all.repository_prefix), (4, true, ""));
+    let asked = registry("reconcile: { every: 0s, requests_per_second: 7 }, repositories: [a, b/c]");
+    assert_eq!((asked.reconcile.every, asked.reconcile.requests_per_second), (None, 7));
+    assert_eq!(asked.repositories, Some(vec!["a".to_owned(), "b/c".to_owned()]));
+    let login = registry("username: me, password: secret").login.unwrap();
+    assert_eq!((login.username.as_str(), login.password.expose()), ("me", "secret"));
+    let generic = "kind: generic, webhook_token: \"t\"";
+    let generic =
+        changed("kind: distribution, url: \"http://127.0.0.1:5000\", webhook_token: \"t\"", generic);
+    assert_eq!(parse(&generic).unwrap().resources.container_registries[0].url, None);
     // No MQTT server: what only lies there unread is no fault.
     let no_mqtt = changed("mqtt: { listen: \"127.0.0.1:1883\" }", "");
     let first = no_mqtt.find("  - name: telemetry").unwrap()..no_mqtt.find("  - name: alarms").unwrap();
@@ -309,6 +344,7 @@ fn faults_say_what_and_where() {
         changed("{ id: plant, url: \"mqtt://127.0.0.1:1884\", username: u, password: p }", fields)
     };
     let container = |fields: &str| changed("{ registry_id: images, event_type: [create_image] }", fields);
+    let registry = |fields: &str| changed("webhook_token: \"t\"", &format!("webhook_token: \"t\", {fields}"));
     let long = "x".repeat(300);
     let mut shown = String::new();
     for (name, text) in [
@@ -436,6 +472,34 @@ fn faults_say_what_and_where() {
         ("container kind", changed("kind: distribution", "kind: docker")),
         ("container url", changed("http://127.0.0.1:5000", "127.0.0.1:5000")),
         ("container without token", changed(", webhook_token: \"t\"", "")),
+        ("container without url", changed("url: \"http://127.0.0.1:5000\", ", "")),
+        ("container token with blanks", changed("webhook_token: \"t\"", "webhook_token: \"t t\"")),
+        (
+            "container token hashed",
+            changed(
+                "webhook_token: \"t\"",
+                "webhook_token: \"$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA\"",
+            ),
+        ),
+        ("container user without password", registry("username: me")),
+        ("container password without user", registry("password: secret")),
+        ("container user", registry("username: \"a:b\", password: secret")),
+        ("container ca", registry("ca_file: nowhere.pem")),
+        ("container manifests", registry("manifests: [images]")),
+        ("container no manifests", registry("manifests: []")),
+        ("container untagged", registry("untagged: never")),
+        ("container repositories", registry("repositories: [Team/App]")),
+        ("container too often", registry("reconcile: { every: 5s }")),
+        ("container too seldom", registry("reconcile: { every: 25h }")),
+        ("container rate", registry("reconcile: { requests_per_second: 0 }")),
+        ("container prefix", registry("repository_prefix: \"a b\"")),
+        ("container cloud", registry("cloud_id: Cloud")),
+        ("container key", registry("tokens: x")),
+        (
+            "container token on a public port",
+            changed("grpc_listen: \"127.0.0.1:8443\"", "grpc_listen: \"127.0.0.1:8443\"")
+                .replace("listen: \"127.0.0.1:8081\"", "listen: \"0.0.0.0:8081\""),
+        ),
         // Triggers.
         ("short name", changed("name: telemetry", "name: ab")),
         ("name ends with a dash", changed("name: telemetry", "name: telemetry-")),

@@ -14,15 +14,30 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("config", &["model", "telemetry"]),
     ("journal", &["database", "model", "telemetry"]),
     ("mqtt", &["model", "telemetry"]),
+    ("container_registry", &["database", "model", "telemetry"]),
     ("gateway", &["journal", "model", "telemetry"]),
     ("batch", &["gateway", "journal", "model", "telemetry"]),
-    ("source", &["batch", "mqtt", "journal", "model", "telemetry"]),
-    ("engine", &["source", "batch", "gateway", "mqtt", "journal", "model", "telemetry"]),
-    ("management", &["source", "journal", "model", "telemetry"]),
+    ("source", &["batch", "container_registry", "mqtt", "journal", "model", "telemetry"]),
+    (
+        "engine",
+        &["source", "batch", "gateway", "container_registry", "mqtt", "journal", "model", "telemetry"],
+    ),
+    ("management", &["source", "container_registry", "journal", "model", "telemetry"]),
     ("cli", &["config", "journal", "model", "telemetry"]),
     (
         "server",
-        &["management", "engine", "source", "gateway", "mqtt", "journal", "config", "model", "telemetry"],
+        &[
+            "management",
+            "engine",
+            "source",
+            "gateway",
+            "container_registry",
+            "mqtt",
+            "journal",
+            "config",
+            "model",
+            "telemetry",
+        ],
     ),
 ];
 
@@ -33,7 +48,8 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("rmqtt_codec", &["src/mqtt/"]),
     ("anyhow", &["src/main.rs", "src/cli/"]),
     ("tokio_tungstenite", &["src/cli/listen"]),
-    ("rusqlite", &["src/database.rs", "src/journal/"]),
+    ("rusqlite", &["src/database.rs", "src/journal/", "src/container_registry/store/"]),
+    ("reqwest", &["src/container_registry/client/"]),
 ];
 
 /// Lines of a source file without its tests.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::output::count;
 use super::{Failure, output};
-use crate::config::{self, ContainerRegistryTrigger, Settings};
+use crate::config::{self, Settings};
 use crate::model::trigger::{Action, BatchSettings, Trigger};
 
 pub(super) const EXAMPLES: &str = "\
@@ -65,7 +65,7 @@ fn declared(settings: &Settings) -> Vec<String> {
             count(resources.device_registries.len(), "device registry"),
             count(devices, "device"),
             count(resources.brokers.len(), "broker"),
-            count(settings.container_registries.len(), "container registry"),
+            count(resources.container_registries.len(), "container registry"),
             count(settings.service_accounts.len(), "service account"),
         ),
     ];
@@ -82,19 +82,11 @@ fn declared(settings: &Settings) -> Vec<String> {
 }
 
 fn triggers(settings: &Settings) -> Vec<String> {
-    let mqtt = &settings.resources.triggers;
-    let container = &settings.container_registry_triggers;
-    let mut lines = vec![count(mqtt.len() + container.len(), "trigger")];
-    lines.extend(mqtt.iter().map(|trigger: &Trigger| {
+    let triggers = &settings.resources.triggers;
+    let mut lines = vec![count(triggers.len(), "trigger")];
+    lines.extend(triggers.iter().map(|trigger: &Trigger| {
         let to = targets(&trigger.actions);
         format!("  {}: {} -> {to}, {}", trigger.name, trigger.source, batch(&trigger.batch))
-    }));
-    lines.extend(container.iter().map(|trigger: &ContainerRegistryTrigger| {
-        let what = trigger.image_name.as_deref().unwrap_or("(all images)");
-        let tag = trigger.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
-        let to = targets(&trigger.actions);
-        let batch = batch(&trigger.batch);
-        format!("  {}: {} {what}{tag} -> {to}, {batch}; not served yet", trigger.name, trigger.registry_id)
     }));
     lines
 }

@@ -1,11 +1,9 @@
-//! `service_accounts` and `container_registries`.
+//! `service_accounts`.
 
 use super::fields::{Fields, Reading, Value};
-use super::scalar::{declared_id, word};
-use super::secret::secret;
-use super::settings::{ContainerRegistry, ContainerRegistryKind, ServiceAccount};
+use super::scalar::declared_id;
+use super::settings::ServiceAccount;
 use super::unique::Unique;
-use crate::model::secret::Password;
 
 /// Reads `service_accounts`.
 pub(super) fn service_accounts(root: &mut Fields<'_>, reading: &mut Reading) -> Vec<ServiceAccount> {
@@ -38,49 +36,6 @@ fn role(value: &Value<'_>, reading: &mut Reading) -> Option<String> {
         );
     }
     Some(text.to_owned())
-}
-
-/// Reads `container_registries`.
-pub(super) fn container_registries(root: &mut Fields<'_>, reading: &mut Reading) -> Vec<ContainerRegistry> {
-    use ContainerRegistryKind::{Distribution, Harbor, Zot};
-    let kinds = [("distribution", Distribution), ("zot", Zot), ("harbor", Harbor)];
-    let mut ids = Unique::default();
-    let mut registries = Vec::new();
-    for item in items(root, "container_registries", reading) {
-        let mut fields = item.fields(reading);
-        let (id, spot) = declared_id(&mut fields, reading);
-        ids.declare(&id, "ids of container registries must differ", &spot, reading);
-        let kind = fields.need("kind", reading).and_then(|value| word(&value, &kinds, reading));
-        let url = fields.need("url", reading).and_then(|value| http_url(&value, reading));
-        let token = secret(&mut fields, "webhook_token", "webhook_token_file", reading);
-        if !fields.has("webhook_token") && !fields.has("webhook_token_file") {
-            fields.missing("webhook_token", reading);
-        }
-        fields.finish(reading);
-        registries.push(ContainerRegistry {
-            id,
-            kind: kind.unwrap_or(Distribution),
-            url: url.unwrap_or_default(),
-            webhook_token: Password::new(token.map(|token| token.text).unwrap_or_default()),
-        });
-    }
-    registries
-}
-
-fn http_url(value: &Value<'_>, reading: &mut Reading) -> Option<String> {
-    let text = value.str(reading)?;
-    let good = url::Url::parse(text).ok().filter(|url| {
-        matches!(url.scheme(), "http" | "https")
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none()
-    });
-    if good.is_none() {
-        // Not shown: it may hold a password.
-        value.fault(reading, "the URL must be http://HOST[:PORT] or https://HOST[:PORT], without a login");
-    }
-    Some(text.trim_end_matches('/').to_owned())
 }
 
 /// The items of a list that may be left out.

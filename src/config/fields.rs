@@ -18,6 +18,8 @@ pub(super) struct Reading {
     pub(super) faults: Vec<ConfigError>,
     /// Keys of passwords of the embedded MQTT server that stand in the file in plain text.
     pub(super) demo_passwords: Vec<String>,
+    /// Keys of tokens of the management port that stand in the file in plain text.
+    pub(super) demo_tokens: Vec<String>,
 }
 
 /// A key's path and its place.

@@ -8,7 +8,7 @@
 //! - Paths in the file are relative to the file's own folder.
 //! - A section that is left out acts with its defaults, except `mqtt`: without that key there is no embedded MQTT
 //!   server. Registries and brokers without a `url` may then be declared, but no trigger may read them.
-//! - Only passwords that stand in the file in plain text are demo passwords. Those of a `password_file` or a
+//! - Only passwords and tokens that stand in the file in plain text are demo passwords. Those of a `password_file` or a
 //!   `${VARIABLE}` are not, and argon2 hashes are not.
 //! - Messages show values as they are written, variables unfilled, and never a secret.
 
@@ -16,6 +16,7 @@ mod accounts;
 mod actions;
 mod aliases;
 mod batch;
+mod container_registries;
 mod env;
 mod error;
 mod fields;
@@ -37,11 +38,11 @@ use std::path::{Path, PathBuf};
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use iot::mqtt_address;
 pub use settings::{
-    ContainerEventType, ContainerRegistry, ContainerRegistryKind, ContainerRegistryTrigger, GatewaySettings,
-    LogSettings, ManagementSettings, MqttSettings, ServiceAccount, Settings,
+    GatewaySettings, LogSettings, ManagementSettings, MqttSettings, ServiceAccount, Settings,
 };
 
 use crate::model::Resources;
+use crate::model::container::ContainerRegistry;
 use crate::model::gateway::Gateway;
 use crate::model::iot::{Broker, DeviceRegistry};
 use fields::{Reading, Value};
@@ -65,6 +66,7 @@ pub fn parse(
         folder: file_name.parent().map(PathBuf::from).unwrap_or_default(),
         faults: Vec::new(),
         demo_passwords: Vec::new(),
+        demo_tokens: Vec::new(),
     };
     env::expand(&mut tree, "", env, &mut reading);
     let settings = read(&Value::root(&tree), &mut reading);
@@ -87,7 +89,7 @@ fn read(root: &Value<'_>, reading: &mut Reading) -> Settings {
     let service_accounts = accounts::service_accounts(&mut fields, reading);
     let gateways = gateways::read(&mut fields, reading);
     let (device_registries, brokers) = iot::read(&mut fields, reading);
-    let container_registries = accounts::container_registries(&mut fields, reading);
+    let container_registries = container_registries::read(&mut fields, reading);
     let known = Known {
         embedded_mqtt: server.mqtt.is_some(),
         device_registries: &device_registries,
@@ -96,7 +98,7 @@ fn read(root: &Value<'_>, reading: &mut Reading) -> Settings {
         service_accounts: &service_accounts,
         container_registries: &container_registries,
     };
-    let (triggers, container_registry_triggers) = triggers::read(&mut fields, &known, reading);
+    let triggers = triggers::read(&mut fields, &known, reading);
     server::check_demo_passwords(&server, reading);
     fields.finish(reading);
     Settings {
@@ -106,10 +108,8 @@ fn read(root: &Value<'_>, reading: &mut Reading) -> Settings {
         management: server.management,
         mqtt: server.mqtt,
         log: server.log,
-        resources: Resources { gateways, device_registries, brokers, triggers },
+        resources: Resources { gateways, device_registries, brokers, container_registries, triggers },
         service_accounts,
-        container_registries,
-        container_registry_triggers,
     }
 }
 

@@ -3,7 +3,7 @@
 use argon2::password_hash::PasswordHash;
 
 use super::fields::{Fields, Reading, Spot, Value};
-use crate::model::secret::Password;
+use crate::model::secret::{Password, Token};
 
 /// Longest secret, in bytes; it stops a wrong file name from becoming a password.
 const MAX_BYTES: usize = 1024;
@@ -107,4 +107,20 @@ pub(super) fn login(secret: Option<Secret>, reading: &mut Reading) -> Option<Pas
         reading.demo_passwords.push(secret.spot.key);
     }
     Some(password)
+}
+
+/// A token that is shown to us, or a login elsewhere: always plain text. One that stands in the file itself and guards
+/// the management port is noted as a demo token.
+pub(super) fn token(secret: Option<Secret>, guards_us: bool, reading: &mut Reading) -> Option<Token> {
+    let secret = secret?;
+    if secret.text.starts_with("$argon2") {
+        reading.fault(&secret.spot, "the secret itself is needed here, not a hash of it");
+    }
+    if !secret.text.bytes().all(|b| (0x21..0x7f).contains(&b)) {
+        reading.fault(&secret.spot, "the secret may hold visible ASCII characters only, no blanks");
+    }
+    if guards_us && secret.origin == Origin::Inline {
+        reading.demo_tokens.push(secret.spot.key);
+    }
+    Some(Token::new(secret.text))
 }

@@ -24,6 +24,7 @@ pub(super) struct Server {
     pub(super) mqtt: Option<MqttSettings>,
     pub(super) log: LogSettings,
     mqtt_spot: Spot,
+    management_spot: Spot,
 }
 
 /// Reads the sections and checks that no two of them listen on one address.
@@ -48,11 +49,13 @@ pub(super) fn read(root: &mut Fields<'_>, reading: &mut Reading) -> Server {
     let management = management(root, &mut listens, reading);
     let mqtt = mqtt(root, &mut listens, reading);
     // The last address noted is that of `mqtt`, the only one that is asked for.
+    let spot_of = |address: SocketAddr| listens.iter().find(|(known, _)| *known == address);
+    let management_spot = spot_of(management.listen).map(|(_, spot)| spot.clone()).unwrap_or_default();
     let mqtt_spot = listens.last().map(|(_, spot)| spot.clone()).unwrap_or_default();
     let log = log(root, reading);
     check_listens(&listens, reading);
     let data_dir = reading.folder.join(data_dir.unwrap_or(defaults::DATA_DIR));
-    Server { data_dir, node, gateway, management, mqtt, log, mqtt_spot }
+    Server { data_dir, node, gateway, management, mqtt, log, mqtt_spot, management_spot }
 }
 
 type Listens = Vec<(SocketAddr, Spot)>;
@@ -157,12 +160,28 @@ fn check_listens(listens: &Listens, reading: &mut Reading) {
     }
 }
 
-/// Refuses an embedded MQTT server that others can reach while its passwords stand in the file.
+/// Refuses ports that others can reach while what guards them stands in the file.
 pub(super) fn check_demo_passwords(server: &Server, reading: &mut Reading) {
+    if let Some(mqtt) = &server.mqtt {
+        let other = "put argon2 hashes (\"$argon2id$…\") in their place, or use `password_file`";
+        let keys = std::mem::take(&mut reading.demo_passwords);
+        check_exposed(mqtt.listen, &server.mqtt_spot, "passwords", &keys, other, reading);
+    }
+    let keys = std::mem::take(&mut reading.demo_tokens);
+    let (listen, spot) = (server.management.listen, &server.management_spot);
+    check_exposed(listen, spot, "tokens", &keys, "use `webhook_token_file`", reading);
+}
+
+fn check_exposed(
+    listen: SocketAddr,
+    spot: &Spot,
+    what: &str,
+    keys: &[String],
+    other: &str,
+    reading: &mut Reading,
+) {
     const MOST_NAMED: usize = 3;
-    let Some(mqtt) = server.mqtt.as_ref().filter(|mqtt| !mqtt.listen.ip().is_loopback()) else { return };
-    let keys = &reading.demo_passwords;
-    if keys.is_empty() {
+    if listen.ip().is_loopback() || keys.is_empty() {
         return;
     }
     let mut named = keys.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", ");
@@ -170,10 +189,8 @@ pub(super) fn check_demo_passwords(server: &Server, reading: &mut Reading) {
         named.push_str(&format!(" and {} more", keys.len() - MOST_NAMED));
     }
     let message = format!(
-        "{} can be reached by others, and passwords stand in this file in plain text ({named}); \
-         put argon2 hashes (\"$argon2id$…\") in their place, or use `password_file` or \"${{VARIABLE}}\", \
-         or listen on 127.0.0.1",
-        mqtt.listen
+        "{listen} can be reached by others, and {what} stand in this file in plain text ({named}); \
+         {other} or \"${{VARIABLE}}\", or listen on 127.0.0.1"
     );
-    reading.fault(&server.mqtt_spot, message);
+    reading.fault(spot, message);
 }

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use crate::model::Resources;
 use crate::model::id::Id;
-use crate::model::secret::Password;
-use crate::model::trigger::{Action, BatchSettings};
 use crate::telemetry::LogFormat;
 
 /// Everything that a configuration file says.
@@ -25,14 +23,10 @@ pub struct Settings {
     pub mqtt: Option<MqttSettings>,
     /// Log lines.
     pub log: LogSettings,
-    /// Registries, brokers, gateways and triggers.
+    /// Registries of devices and of images, brokers, gateways and triggers.
     pub resources: Resources,
     /// Who acts, and in which roles. Broadcasts are already checked against them.
     pub service_accounts: Vec<ServiceAccount>,
-    /// Container registries whose notifications are wanted.
-    pub container_registries: Vec<ContainerRegistry>,
-    /// Triggers on container registries, checked as the others; they wait for the registry intake.
-    pub container_registry_triggers: Vec<ContainerRegistryTrigger>,
 }
 
 /// `gateway:`, the public side.
@@ -91,62 +85,6 @@ impl ServiceAccount {
     pub fn may_broadcast(&self) -> bool {
         self.roles.iter().any(|role| Self::BROADCASTERS.contains(&role.as_str()))
     }
-}
-
-/// A container registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerRegistry {
-    /// The registry's id.
-    pub id: Id,
-    /// Which program it is.
-    pub kind: ContainerRegistryKind,
-    /// Its address, `http://` or `https://`.
-    pub url: String,
-    /// What its notifications must show.
-    pub webhook_token: Password,
-}
-
-/// The container registries whose notifications we know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ContainerRegistryKind {
-    /// CNCF distribution (`registry:2`, `registry:3`).
-    Distribution,
-    /// zot.
-    Zot,
-    /// Harbor.
-    Harbor,
-}
-
-/// A trigger on a container registry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ContainerRegistryTrigger {
-    /// Unique among all triggers.
-    pub name: Id,
-    /// The container registry.
-    pub registry_id: Id,
-    /// What is listened to; at least one.
-    pub event_types: Vec<ContainerEventType>,
-    /// Only this image.
-    pub image_name: Option<String>,
-    /// Only this tag.
-    pub tag: Option<String>,
-    /// How events are grouped.
-    pub batch: BatchSettings,
-    /// What is done with every batch; at least one.
-    pub actions: Vec<Action>,
-}
-
-/// What can happen in a container registry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ContainerEventType {
-    /// An image came.
-    CreateImage,
-    /// An image went.
-    DeleteImage,
-    /// A tag was set.
-    CreateImageTag,
-    /// A tag was removed.
-    DeleteImageTag,
 }
 
 /// Defaults of the configuration, in one place.

@@ -1,12 +1,14 @@
 //! What a trigger listens to: `iot_message`, `iot_broker_message` or `container_registry`.
 
+use std::collections::BTreeSet;
+
 use super::Known;
 use super::fields::{Fields, Reading, Value};
 use super::scalar::{reference, word};
-use super::settings::ContainerEventType;
 use super::topics::{check_broker_filter, check_registry_filter};
+use crate::model::container::{ContainerEventType, ContainerFilter};
 use crate::model::id::Id;
-use crate::model::trigger::TriggerSource;
+use crate::model::trigger::{MqttTopics, TriggerSource};
 
 const KINDS: [&str; 3] = ["iot_message", "iot_broker_message", "container_registry"];
 /// Sources of the model system that are not built here.
@@ -22,17 +24,6 @@ const OTHER_KINDS: [&str; 10] = [
     "yds",
     "mail",
 ];
-
-/// A checked source.
-pub(super) enum Source {
-    Mqtt(TriggerSource),
-    Container {
-        registry_id: Id,
-        event_types: Vec<ContainerEventType>,
-        image_name: Option<String>,
-        tag: Option<String>,
-    },
-}
 
 /// The one source that a `source:` or `rule:` names.
 pub(super) fn kind<'a>(fields: &mut Fields<'a>, reading: &mut Reading) -> Option<(&'static str, Value<'a>)> {
@@ -51,7 +42,7 @@ pub(super) fn read(
     fields: &mut Fields<'_>,
     known: &Known<'_>,
     reading: &mut Reading,
-) -> Option<Source> {
+) -> Option<TriggerSource> {
     match kind {
         "iot_message" => iot_message(fields, known, reading),
         "iot_broker_message" => iot_broker_message(fields, known, reading),
@@ -59,7 +50,7 @@ pub(super) fn read(
     }
 }
 
-fn iot_message(fields: &mut Fields<'_>, known: &Known<'_>, reading: &mut Reading) -> Option<Source> {
+fn iot_message(fields: &mut Fields<'_>, known: &Known<'_>, reading: &mut Reading) -> Option<TriggerSource> {
     let registry = fields.need("registry_id", reading);
     let device = fields.get("device_id");
     let topic = fields.get("mqtt_topic");
@@ -84,10 +75,14 @@ fn iot_message(fields: &mut Fields<'_>, known: &Known<'_>, reading: &mut Reading
         }
         Some(Id::from(filter))
     });
-    Some(Source::Mqtt(TriggerSource::IotMessage { registry_id, device_id, mqtt_topic }))
+    Some(TriggerSource::Mqtt(MqttTopics::IotMessage { registry_id, device_id, mqtt_topic }))
 }
 
-fn iot_broker_message(fields: &mut Fields<'_>, known: &Known<'_>, reading: &mut Reading) -> Option<Source> {
+fn iot_broker_message(
+    fields: &mut Fields<'_>,
+    known: &Known<'_>,
+    reading: &mut Reading,
+) -> Option<TriggerSource> {
     let broker = fields.need("broker_id", reading);
     let mqtt_topic = fields.get("mqtt_topic").and_then(|value| {
         let filter = value.str(reading)?;
@@ -104,7 +99,7 @@ fn iot_broker_message(fields: &mut Fields<'_>, known: &Known<'_>, reading: &mut 
     if !external && !known.embedded_mqtt {
         broker.fault(reading, not_served("broker", &broker_id));
     }
-    Some(Source::Mqtt(TriggerSource::IotBrokerMessage { broker_id, mqtt_topic }))
+    Some(TriggerSource::Mqtt(MqttTopics::IotBrokerMessage { broker_id, mqtt_topic }))
 }
 
 fn not_served(what: &str, id: &str) -> String {
@@ -114,7 +109,11 @@ fn not_served(what: &str, id: &str) -> String {
     )
 }
 
-fn container_registry(fields: &mut Fields<'_>, known: &Known<'_>, reading: &mut Reading) -> Option<Source> {
+fn container_registry(
+    fields: &mut Fields<'_>,
+    known: &Known<'_>,
+    reading: &mut Reading,
+) -> Option<TriggerSource> {
     use ContainerEventType::{CreateImage, CreateImageTag, DeleteImage, DeleteImageTag};
     const WORDS: [(&str, ContainerEventType); 8] = [
         ("create_image", CreateImage),
@@ -127,30 +126,30 @@ fn container_registry(fields: &mut Fields<'_>, known: &Known<'_>, reading: &mut 
         ("CONTAINER_REGISTRY_EVENT_TYPE_DELETE_IMAGE_TAG", DeleteImageTag),
     ];
     let registry = fields.need("registry_id", reading);
-    let mut event_types = Vec::new();
+    let mut event_types = BTreeSet::new();
     let written = fields.need("event_type", reading);
     let faults = reading.faults.len();
     if let Some(list) = &written {
         for value in list.items(reading) {
             let Some(event_type) = word(&value, &WORDS, reading) else { continue };
-            if event_types.contains(&event_type) {
+            if !event_types.insert(event_type) {
                 value.fault(reading, format_args!("{} stands twice in the list", value.shown()));
             }
-            event_types.push(event_type);
         }
         if event_types.is_empty() && reading.faults.len() == faults {
             list.fault(reading, "at least one event type is needed, such as \"create_image\"");
         }
     }
-    let image_name = fields.get("image_name").and_then(|value| filter_text(&value, 255, "/-._", reading));
+    let image_name = fields.get("image_name").and_then(|value| filter_text(&value, 255, "/-._:", reading));
     let tag = fields.get("tag").and_then(|value| filter_text(&value, 128, "-._", reading));
     let ids = known.container_registries.iter().map(|registry| &*registry.id);
     let registry_id = reference(&registry?, "a container registry", ids, reading)?;
-    Some(Source::Container { registry_id, event_types, image_name, tag })
+    let filter = ContainerFilter { event_types, image_name, tag };
+    Some(TriggerSource::ContainerRegistry { registry_id, filter })
 }
 
 /// A name of an image or a tag: letters, digits and some marks.
-fn filter_text(value: &Value<'_>, most: usize, marks: &str, reading: &mut Reading) -> Option<String> {
+fn filter_text(value: &Value<'_>, most: usize, marks: &str, reading: &mut Reading) -> Option<Id> {
     let text = value.str(reading)?;
     let allowed = |c: char| c.is_ascii_alphanumeric() || marks.contains(c);
     if text.is_empty() || text.len() > most || !text.chars().all(allowed) {
@@ -161,5 +160,5 @@ fn filter_text(value: &Value<'_>, most: usize, marks: &str, reading: &mut Readin
             format_args!("{shown} is not a name (1 to {most} letters, digits or {marks}; no wildcards)"),
         );
     }
-    Some(text.to_owned())
+    Some(Id::from(text))
 }

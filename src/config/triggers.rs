@@ -6,24 +6,19 @@ use super::accounts::items;
 use super::actions;
 use super::batch;
 use super::fields::{Fields, Reading, Value};
-use super::settings::ContainerRegistryTrigger;
-use super::sources::{self, Source};
+use super::sources;
 use super::unique::Unique;
 use super::{Known, scalar};
 use crate::model::id::Id;
-use crate::model::trigger::Trigger;
+use crate::model::trigger::{Action, BatchSettings, Trigger, TriggerSource};
 
 const MAX_DESCRIPTION: usize = 500;
 const MAX_LABELS: usize = 64;
 
-/// Reads `triggers`: those on MQTT topics, and those on container registries.
-pub(super) fn read(
-    root: &mut Fields<'_>,
-    known: &Known<'_>,
-    reading: &mut Reading,
-) -> (Vec<Trigger>, Vec<ContainerRegistryTrigger>) {
+/// Reads `triggers`.
+pub(super) fn read(root: &mut Fields<'_>, known: &Known<'_>, reading: &mut Reading) -> Vec<Trigger> {
     let mut names = Unique::default();
-    let (mut mqtt, mut container) = (Vec::new(), Vec::new());
+    let mut triggers = Vec::new();
     for item in items(root, "triggers", reading) {
         let mut fields = item.fields(reading);
         let name = name(&mut fields, &mut names, reading);
@@ -38,25 +33,12 @@ pub(super) fn read(
         };
         fields.finish(reading);
         let Some((source, batch, actions)) = found else { continue };
-        match source {
-            Source::Mqtt(source) => mqtt.push(Trigger { name, source, batch, actions }),
-            Source::Container { registry_id, event_types, image_name, tag } => {
-                container.push(ContainerRegistryTrigger {
-                    name,
-                    registry_id,
-                    event_types,
-                    image_name,
-                    tag,
-                    batch,
-                    actions,
-                });
-            }
-        }
+        triggers.push(Trigger { name, source, batch, actions });
     }
-    (mqtt, container)
+    triggers
 }
 
-type Parts = (Source, crate::model::trigger::BatchSettings, Vec<crate::model::trigger::Action>);
+type Parts = (TriggerSource, BatchSettings, Vec<Action>);
 
 /// `source: {kind: {…, batch_settings}}` beside `action: [{kind: {…}}, …]`.
 fn v2(

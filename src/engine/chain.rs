@@ -7,15 +7,18 @@ use tokio::runtime::Handle;
 
 use super::plan::{BatchPlan, ChainPlan, Place};
 use crate::batch::{BatchActor, Drain};
+use crate::container_registry::{LinkError, Registries};
 use crate::gateway::GatewayActor;
 use crate::journal::disk::ActionId;
 use crate::journal::{Journals, ReadError};
 use crate::model::id::Id;
+use crate::model::trigger::TriggerSource;
 use crate::mqtt;
 use crate::source::actor::{Log, SourceActor, Stop};
 use crate::source::embedded::EmbeddedSource;
 use crate::source::mqtt::MqttSource;
 use crate::source::readiness::Readiness;
+use crate::source::registry::RegistrySource;
 use crate::source::{Source, mqtt as source_mqtt};
 
 /// Groups of events that may wait between a source's task and its actor.
@@ -25,6 +28,8 @@ pub const SOURCE_QUEUE: usize = 64;
 pub struct Ground {
     /// The embedded MQTT server, if there is one.
     pub mqtt: Option<Arc<mqtt::Server>>,
+    /// The container registries, if there are any.
+    pub registries: Option<Arc<Registries>>,
     /// Where the clients of external brokers run.
     pub runtime: Handle,
     /// Where events and batches are kept.
@@ -46,6 +51,9 @@ pub enum ChainError {
     /// The embedded server refuses the link.
     #[error("open the source: {0}")]
     Link(#[from] mqtt::LinkError),
+    /// The source is in a container registry that is not followed, or its last link lives.
+    #[error("open the source: {0}")]
+    Registry(#[from] LinkError),
     /// The journal does not answer.
     #[error("open the journal: {0}")]
     Journal(#[from] ReadError),
@@ -78,8 +86,14 @@ impl Chain {
                     .ok_or(ChainError::NoGateway(batch.target.gateway_id.clone()))
             })
             .collect::<Result<Vec<_>, _>>()?;
+        // What it still hands over must have reached the journal before the journal is asked what it has.
+        if let (TriggerSource::ContainerRegistry { .. }, Some(registries)) =
+            (&plan.source, &ground.registries)
+        {
+            registries.end_link(&plan.source)?;
+        }
         let (log, standings) = journal(ground, &plan)?;
-        let source = open(ground, &plan, log.is_some())?;
+        let source = open(ground, &plan, log.as_ref())?;
         let name = plan.source.to_string();
         ground.readiness.watch(name, source.condition());
         let arbiter = &ground.arbiters[number % ground.arbiters.len()];
@@ -153,20 +167,27 @@ fn journal(ground: &Ground, plan: &ChainPlan) -> Result<(Option<Log>, Vec<Standi
     Ok((Some(Log { disk: Arc::clone(disk), source, from, is_mixed }), places))
 }
 
-fn open(ground: &Ground, plan: &ChainPlan, is_logged: bool) -> Result<Box<dyn Source>, ChainError> {
-    Ok(match &plan.place {
-        Place::Embedded => {
+fn open(ground: &Ground, plan: &ChainPlan, log: Option<&Log>) -> Result<Box<dyn Source>, ChainError> {
+    Ok(match (&plan.source, &plan.place) {
+        (TriggerSource::Mqtt(topics), Place::Embedded) => {
             let server = ground.mqtt.as_ref().ok_or(ChainError::NoServer)?;
-            let link = server.link(&plan.source, SOURCE_QUEUE)?;
-            if !is_logged {
+            let link = server.link(topics, SOURCE_QUEUE)?;
+            if log.is_none() {
                 link.set_unlogged();
             }
             Box::new(EmbeddedSource::new(link))
         }
-        Place::External { broker, aliases, devices } => {
-            let spec = source_mqtt::MqttSourceSpec::new(&plan.source, broker, aliases, &ground.node);
+        (TriggerSource::Mqtt(topics), Place::External { broker, aliases, devices }) => {
+            let spec = source_mqtt::MqttSourceSpec::new(topics, broker, aliases, &ground.node);
             let repeats = ground.journals.disk().and_then(|disk| disk.take_repeats(spec.session()));
             Box::new(MqttSource::start(spec.of_devices(devices).recalling(repeats), &ground.runtime))
+        }
+        (TriggerSource::ContainerRegistry { registry_id, .. }, _) => {
+            let none = || LinkError::Unknown(registry_id.clone());
+            let registries = ground.registries.as_ref().ok_or_else(none)?;
+            // What the registry's outbox still has may be in the journal already.
+            let known = log.map_or(Ok(0), |log| log.disk.highest(log.source))?;
+            Box::new(RegistrySource::new(registries.link(&plan.source, known)?, registries.condition()))
         }
     })
 }
@@ -181,13 +202,14 @@ mod tests {
     use crate::model::Resources;
     use crate::model::gateway::{Gateway, GatewayPath, PathKey};
     use crate::model::iot::DeviceRegistry;
-    use crate::model::trigger::{Action, BatchSettings, Trigger, TriggerSource};
+    use crate::model::trigger::{Action, BatchSettings, MqttTopics, Trigger};
     use crate::mqtt::Limits;
 
     fn resources() -> Resources {
         let path = GatewayPath::new("/ws");
         let source =
-            TriggerSource::IotMessage { registry_id: "factory".into(), device_id: None, mqtt_topic: None };
+            MqttTopics::IotMessage { registry_id: "factory".into(), device_id: None, mqtt_topic: None };
+        let source = TriggerSource::Mqtt(source);
         let target = PathKey { gateway_id: "main".into(), path: "/ws".into() };
         let action = Action::GatewayWebsocketBroadcast { target, service_account_id: "sa".into() };
         Resources {
@@ -219,6 +241,7 @@ mod tests {
         let server = mqtt::Server::start(socket, &resources, Limits::default()).unwrap();
         let ground = Ground {
             mqtt: mqtt.then(|| Arc::new(server)),
+            registries: None,
             runtime: Handle::current(),
             journals: Arc::new(Journals::in_memory(&resources.gateways)),
             node: "test".into(),

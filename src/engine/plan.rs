@@ -6,7 +6,7 @@ use crate::model::Resources;
 use crate::model::gateway::PathKey;
 use crate::model::id::Id;
 use crate::model::iot::{Alias, ExternalBroker};
-use crate::model::trigger::{Action, BatchSettings, TriggerSource};
+use crate::model::trigger::{Action, BatchSettings, MqttTopics, TriggerSource};
 
 /// A source and everything that hangs on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct ChainPlan {
 /// Where a source's topics are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// On the embedded MQTT server.
+    /// In this process: on the embedded MQTT server, or where the events of container registries wait.
     Embedded,
     /// On an external broker.
     External {
@@ -71,15 +71,16 @@ pub fn plan(resources: &Resources) -> Vec<ChainPlan> {
 
 fn place(resources: &Resources, source: &TriggerSource) -> Place {
     let (external, devices) = match source {
-        TriggerSource::IotMessage { registry_id, .. } => {
+        TriggerSource::Mqtt(MqttTopics::IotMessage { registry_id, .. }) => {
             let registry = resources.device_registries.iter().find(|registry| registry.id == *registry_id);
             let devices = registry.map(|registry| registry.devices.as_slice()).unwrap_or_default();
             (registry.and_then(|registry| registry.external.clone()), devices)
         }
-        TriggerSource::IotBrokerMessage { broker_id, .. } => {
+        TriggerSource::Mqtt(MqttTopics::IotBrokerMessage { broker_id, .. }) => {
             let broker = resources.brokers.iter().find(|broker| broker.id == *broker_id);
             (broker.and_then(|broker| broker.external.clone()), Default::default())
         }
+        TriggerSource::ContainerRegistry { .. } => return Place::Embedded,
     };
     external.map_or(Place::Embedded, |broker| Place::External {
         broker,
@@ -109,12 +110,15 @@ mod tests {
 
     #[test]
     fn triggers_with_the_same_source_share_it() {
-        let topic = |topic: Option<&str>| TriggerSource::IotMessage {
-            registry_id: "factory".into(),
-            device_id: None,
-            mqtt_topic: topic.map(Into::into),
+        let topic = |topic: Option<&str>| {
+            TriggerSource::Mqtt(MqttTopics::IotMessage {
+                registry_id: "factory".into(),
+                device_id: None,
+                mqtt_topic: topic.map(Into::into),
+            })
         };
-        let plant = TriggerSource::IotBrokerMessage { broker_id: "plant".into(), mqtt_topic: None };
+        let plant = MqttTopics::IotBrokerMessage { broker_id: "plant".into(), mqtt_topic: None };
+        let plant = TriggerSource::Mqtt(plant);
         let external = ExternalBroker { host: "h".into(), port: 1, credentials: None };
         let resources = Resources {
             device_registries: vec![DeviceRegistry {

@@ -25,15 +25,24 @@ pub struct Event {
     pub json: Bytes,
 }
 
-/// What stands before the id in an event's JSON.
+/// How an event's JSON begins.
+const METADATA_HEAD: &[u8] = br#"{"event_metadata":{"#;
+/// What stands before the id in it.
+const ID_KEY: &[u8] = br#""event_id":""#;
+/// The beginning of an IoT event's JSON.
 const ID_HEAD: &[u8] = br#"{"event_metadata":{"event_id":""#;
+/// Bytes of metadata that may stand before the id, in the forms that do not begin with it.
+const BEFORE_ID: usize = 256;
 /// Bytes of an id in its text form.
 const ID_LEN: usize = uuid::fmt::Hyphenated::LENGTH;
 
 impl Event {
     /// The event that this JSON encodes; `None` if it does not begin as the JSON of an event does.
     pub fn from_json(json: Bytes) -> Option<Self> {
-        let id = json.strip_prefix(ID_HEAD)?.get(..ID_LEN)?;
+        let metadata = json.strip_prefix(METADATA_HEAD)?;
+        // An id of a cloud or a folder, which may stand before it, has no quotation mark.
+        let at = memchr::memmem::find(&metadata[..metadata.len().min(BEFORE_ID)], ID_KEY)?;
+        let id = metadata.get(at + ID_KEY.len()..)?.get(..ID_LEN)?;
         Some(Self { id: Uuid::try_parse_ascii(id).ok()?, json })
     }
 }

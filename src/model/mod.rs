@@ -1,5 +1,7 @@
 //! The nouns of the program: plain types without clock, I/O or actors, used by every other module.
 
+pub mod condition;
+pub mod container;
 pub mod duration;
 pub mod event;
 pub mod event_id;
@@ -8,6 +10,7 @@ pub mod id;
 pub mod iot;
 pub mod message;
 pub mod receipt;
+pub mod reference;
 pub mod repeat;
 pub mod secret;
 pub mod topic;
@@ -22,6 +25,8 @@ pub struct Resources {
     pub device_registries: Vec<iot::DeviceRegistry>,
     /// Brokers with topics of any form.
     pub brokers: Vec<iot::Broker>,
+    /// Container registries.
+    pub container_registries: Vec<container::ContainerRegistry>,
     /// Triggers, in the v2 form: one source, several actions.
     pub triggers: Vec<trigger::Trigger>,
 }

@@ -1,4 +1,4 @@
-//! Passwords as a user gives them: kept out of every log and debug print.
+//! Passwords and tokens as a user gives them: kept out of every log and debug print.
 
 use std::fmt;
 
@@ -27,6 +27,28 @@ impl fmt::Debug for Password {
     }
 }
 
+/// A secret that a program shows to another: always plain text, of high entropy.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// Takes a text as it is.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text, for the one place that sends or compares it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,5 +58,6 @@ mod tests {
         let shown =
             format!("{:?} {:?}", Password::new("hunter2".into()), Password::new("$argon2id$x".into()));
         assert_eq!(shown, "Plain(…) Argon2(…)");
+        assert_eq!(format!("{:?}", Token::new("hunter2".into())), "Token(…)");
     }
 }

@@ -1,7 +1,9 @@
 //! Triggers in the model system's v2 form: one source, and actions that each take every event of it.
 
+use std::fmt;
 use std::time::Duration;
 
+use super::container::ContainerFilter;
 use super::gateway::{MAX_MESSAGE_BYTES, PathKey};
 use super::id::Id;
 
@@ -30,6 +32,30 @@ pub struct Trigger {
 /// What a trigger listens to. Triggers with the same source share one SourceActor.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TriggerSource {
+    /// Messages of MQTT topics.
+    Mqtt(MqttTopics),
+    /// `container_registry`: images and tags of a container registry.
+    ContainerRegistry {
+        /// The registry.
+        registry_id: Id,
+        /// What of it.
+        filter: ContainerFilter,
+    },
+}
+
+impl fmt::Display for TriggerSource {
+    /// The same text for the same source only: in a name of MQTT topics an id is followed by ' ' or '/'.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mqtt(topics) => topics.fmt(f),
+            Self::ContainerRegistry { registry_id, filter } => write!(f, "{registry_id}: {filter}"),
+        }
+    }
+}
+
+/// Topics of a device registry or a broker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MqttTopics {
     /// `iot_message`: topics of a device registry.
     IotMessage {
         /// The registry.
@@ -49,8 +75,8 @@ pub enum TriggerSource {
     },
 }
 
-impl std::fmt::Display for TriggerSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for MqttTopics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (owner, device, topic) = match self {
             Self::IotMessage { registry_id, device_id, mqtt_topic } => {
                 (registry_id, device_id.as_ref(), mqtt_topic)

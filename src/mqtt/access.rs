@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use crate::model::id::Id;
 use crate::model::iot::{Alias, DeviceRegistry};
 use crate::model::topic;
-use crate::model::trigger::TriggerSource;
+use crate::model::trigger::MqttTopics;
 
 /// Longest topic or filter.
 pub(crate) const MAX_TOPIC: usize = 1024;
@@ -195,10 +195,10 @@ impl Topics {
     }
 
     /// Whether a trigger with this source wants the canonical `topic`. The source must be of this space.
-    pub(crate) fn wants(&self, source: &TriggerSource, canonical: &str) -> bool {
+    pub(crate) fn wants(&self, source: &MqttTopics, canonical: &str) -> bool {
         let (device_id, filter) = match source {
-            TriggerSource::IotMessage { device_id, mqtt_topic, .. } => (device_id.as_deref(), mqtt_topic),
-            TriggerSource::IotBrokerMessage { mqtt_topic, .. } => (None, mqtt_topic),
+            MqttTopics::IotMessage { device_id, mqtt_topic, .. } => (device_id.as_deref(), mqtt_topic),
+            MqttTopics::IotBrokerMessage { mqtt_topic, .. } => (None, mqtt_topic),
         };
         let of_device =
             device_id.is_none_or(|id| matches!(parse(canonical), Some((Owner::Device(of), _)) if of == id));
@@ -545,7 +545,7 @@ mod tests {
     #[test]
     fn triggers_want_what_their_source_says() {
         let topics = registry();
-        let source = |device: Option<&str>, topic: Option<&str>| TriggerSource::IotMessage {
+        let source = |device: Option<&str>, topic: Option<&str>| MqttTopics::IotMessage {
             registry_id: "r".into(),
             device_id: device.map(Into::into),
             mqtt_topic: topic.map(Into::into),

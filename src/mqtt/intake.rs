@@ -473,7 +473,7 @@ mod tests {
     use crate::model::iot::Broker;
     use crate::model::receipt::Receipt;
     use crate::model::secret::Password;
-    use crate::model::trigger::TriggerSource;
+    use crate::model::trigger::MqttTopics;
 
     fn intake(version: Version, limits: Limits) -> (Intake, Session) {
         let broker =
@@ -487,8 +487,7 @@ mod tests {
     }
 
     fn link(intake: &Intake, filter: &str, capacity: usize) -> Link {
-        let source =
-            TriggerSource::IotBrokerMessage { broker_id: "b".into(), mqtt_topic: Some(filter.into()) };
+        let source = MqttTopics::IotBrokerMessage { broker_id: "b".into(), mqtt_topic: Some(filter.into()) };
         intake.account.space.link(&source, capacity).unwrap()
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::space::Space;
 use crate::model::receipt::Arrivals;
-use crate::model::trigger::TriggerSource;
+use crate::model::trigger::MqttTopics;
 
 /// The engine's end. Dropping it without [`Link::close`] refuses what it still holds, and what comes for its
 /// source until there is another link for it.
@@ -29,7 +29,7 @@ pub(crate) struct LinkQueue {
     /// Which link it is, unique in its space.
     pub(crate) number: u64,
     /// What it wants.
-    pub(crate) source: TriggerSource,
+    pub(crate) source: MqttTopics,
     /// Where groups go.
     pub(crate) sender: mpsc::Sender<Arrivals>,
     logged: Arc<AtomicBool>,
@@ -39,7 +39,7 @@ impl Link {
     /// Both ends of a link.
     pub(crate) fn new(
         number: u64,
-        source: TriggerSource,
+        source: MqttTopics,
         capacity: usize,
         space: Weak<Space>,
     ) -> (Self, LinkQueue) {

@@ -50,7 +50,7 @@ use crate::model::Resources;
 use crate::model::id::Id;
 use crate::model::repeat::Repeats;
 use crate::model::topic::{self, TopicError};
-use crate::model::trigger::TriggerSource;
+use crate::model::trigger::MqttTopics;
 
 /// How long connections may take to go once they are told to.
 const GOING: Duration = Duration::from_secs(2);
@@ -193,13 +193,13 @@ impl Server {
 
     /// The engine's in-process subscription: groups of events of one trigger source. `capacity` is the number
     /// of groups that may wait; when it is full, publishers (and only then) are held back.
-    pub fn link(&self, source: &TriggerSource, capacity: usize) -> Result<Link, LinkError> {
+    pub fn link(&self, source: &MqttTopics, capacity: usize) -> Result<Link, LinkError> {
         let (space, filter) = match source {
-            TriggerSource::IotMessage { registry_id, mqtt_topic, .. } => {
+            MqttTopics::IotMessage { registry_id, mqtt_topic, .. } => {
                 let unknown = || LinkError::UnknownRegistry(registry_id.clone());
                 (self.registries.get(registry_id).ok_or_else(unknown)?, mqtt_topic)
             }
-            TriggerSource::IotBrokerMessage { broker_id, mqtt_topic } => {
+            MqttTopics::IotBrokerMessage { broker_id, mqtt_topic } => {
                 let unknown = || LinkError::UnknownBroker(broker_id.clone());
                 (self.brokers.get(broker_id).ok_or_else(unknown)?, mqtt_topic)
             }

@@ -15,7 +15,7 @@ use super::outbox::Outbox;
 use super::session::Kept;
 use super::trie::Trie;
 use crate::model::id::Id;
-use crate::model::trigger::TriggerSource;
+use crate::model::trigger::MqttTopics;
 
 /// A space.
 #[derive(Debug)]
@@ -211,7 +211,7 @@ impl Space {
     }
 
     /// Adds a link; `None` once the server has stopped.
-    pub(crate) fn link(self: &Arc<Self>, source: &TriggerSource, capacity: usize) -> Option<Link> {
+    pub(crate) fn link(self: &Arc<Self>, source: &MqttTopics, capacity: usize) -> Option<Link> {
         let mut routes = self.routes();
         if routes.stopped {
             return None;
@@ -397,7 +397,7 @@ mod tests {
         space.unsubscribe(1, [("$devices/#", &kept)]);
         seen.push(space.generation());
         assert_eq!(targets(&space, &Identity::Registry, "$devices/d1/config"), []);
-        let source = TriggerSource::IotMessage { registry_id: "r".into(), device_id: None, mqtt_topic: None };
+        let source = MqttTopics::IotMessage { registry_id: "r".into(), device_id: None, mqtt_topic: None };
         let mut link = space.link(&source, 1).unwrap();
         seen.push(space.generation());
         assert_eq!(space.route(&device(), 0, "$devices/d1/events").unwrap().links.len(), 1);

@@ -1,20 +1,21 @@
 //! Where events come in: the [`Source`] port.
 //!
-//! A source hands over groups of encoded events, each with a receipt. Two exist: the embedded MQTT
-//! server's link (`embedded`) and the client of an external broker (`mqtt`). One suite of tests runs over
-//! both. The actor that reads a source is in `actor`.
+//! A source hands over groups of encoded events, each with a receipt. Three exist: the embedded MQTT
+//! server's link (`embedded`), the client of an external broker (`mqtt`), and the events of a container registry
+//! (`registry`). One suite of tests runs over the first two. The actor that reads a source is in `actor`.
 
 use std::task::{Context, Poll};
-use std::time::SystemTime;
 
 use tokio::sync::watch;
 
+pub use crate::model::condition::Condition;
 use crate::model::receipt::Arrivals;
 
 pub mod actor;
 pub mod embedded;
 pub mod mqtt;
 pub mod readiness;
+pub mod registry;
 
 /// Something that events come from. Implementations are fed by a task of their own over a bounded queue,
 /// so that polling does no I/O.
@@ -28,20 +29,4 @@ pub trait Source: Send + 'static {
 
     /// Whether the source works just now.
     fn condition(&self) -> watch::Receiver<Condition>;
-}
-
-/// The state of a source, as `/readyz` tells it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Condition {
-    /// Not connected yet, and nothing failed yet.
-    Starting,
-    /// Events can arrive.
-    Running,
-    /// No event can arrive until something outside is mended; the source keeps trying.
-    Failing {
-        /// What went wrong last.
-        error: String,
-        /// Since when it does not work.
-        since: SystemTime,
-    },
 }

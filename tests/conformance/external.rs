@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use triggercast::model::receipt::Arrivals;
-use triggercast::model::trigger::TriggerSource;
+use triggercast::model::trigger::MqttTopics;
 use triggercast::source::mqtt::{MqttSource, QUEUE};
 use triggercast::source::{Condition, Source};
 use triggercast::telemetry::METRICS;
@@ -19,7 +19,7 @@ use super::mosquitto::Mosquitto;
 use super::publisher::Publisher;
 use super::reader::{Reader, number};
 
-fn source(what: &TriggerSource, address: SocketAddr) -> Box<dyn Source> {
+fn source(what: &MqttTopics, address: SocketAddr) -> Box<dyn Source> {
     Box::new(MqttSource::start(spec(what, address, None), &Handle::current()))
 }
 

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use triggercast::model::Resources;
 use triggercast::model::iot::{Alias, Broker, Credentials, Device, DeviceRegistry, ExternalBroker};
 use triggercast::model::secret::Password;
-use triggercast::model::trigger::TriggerSource;
+use triggercast::model::trigger::MqttTopics;
 use triggercast::mqtt::{Limits, Server};
 use triggercast::source::Source;
 use triggercast::source::embedded::EmbeddedSource;
@@ -31,7 +31,7 @@ pub(crate) trait Harness {
     fn address(&self) -> SocketAddr;
 
     /// A source with room for `queue` groups.
-    fn source(&self, source: &TriggerSource, queue: usize) -> Box<dyn Source>;
+    fn source(&self, source: &MqttTopics, queue: usize) -> Box<dyn Source>;
 
     /// A publisher that is logged in as `user`.
     async fn publisher(&self, user: &str) -> Publisher {
@@ -40,18 +40,18 @@ pub(crate) trait Harness {
 }
 
 /// What a trigger listens to on registry `r`.
-pub(crate) fn registry(device_id: Option<&str>, topic: Option<&str>) -> TriggerSource {
+pub(crate) fn registry(device_id: Option<&str>, topic: Option<&str>) -> MqttTopics {
     let (device_id, mqtt_topic) = (device_id.map(Into::into), topic.map(Into::into));
-    TriggerSource::IotMessage { registry_id: "r".into(), device_id, mqtt_topic }
+    MqttTopics::IotMessage { registry_id: "r".into(), device_id, mqtt_topic }
 }
 
 /// What a trigger listens to on broker `b`.
-pub(crate) fn broker(topic: Option<&str>) -> TriggerSource {
-    TriggerSource::IotBrokerMessage { broker_id: "b".into(), mqtt_topic: topic.map(Into::into) }
+pub(crate) fn broker(topic: Option<&str>) -> MqttTopics {
+    MqttTopics::IotBrokerMessage { broker_id: "b".into(), mqtt_topic: topic.map(Into::into) }
 }
 
 /// The spec of a source on an external broker.
-pub(crate) fn spec(source: &TriggerSource, address: SocketAddr, login: Option<&str>) -> MqttSourceSpec {
+pub(crate) fn spec(source: &MqttTopics, address: SocketAddr, login: Option<&str>) -> MqttSourceSpec {
     let credentials =
         login.map(|login| Credentials { username: login.to_owned(), password: format!("{login}-password") });
     let broker = ExternalBroker { host: address.ip().to_string(), port: address.port(), credentials };
@@ -85,7 +85,7 @@ impl Harness for Embedded {
         self.0.local_addr()
     }
 
-    fn source(&self, source: &TriggerSource, queue: usize) -> Box<dyn Source> {
+    fn source(&self, source: &MqttTopics, queue: usize) -> Box<dyn Source> {
         Box::new(EmbeddedSource::new(self.0.link(source, queue).unwrap()))
     }
 }
@@ -105,7 +105,7 @@ impl Harness for ExternalMosquitto {
         self.0.address()
     }
 
-    fn source(&self, source: &TriggerSource, queue: usize) -> Box<dyn Source> {
+    fn source(&self, source: &MqttTopics, queue: usize) -> Box<dyn Source> {
         Box::new(MqttSource::with_queue(spec(source, self.address(), None), queue, &Handle::current()))
     }
 }
@@ -124,10 +124,10 @@ impl Harness for ExternalEmbedded {
         self.0.address()
     }
 
-    fn source(&self, source: &TriggerSource, queue: usize) -> Box<dyn Source> {
+    fn source(&self, source: &MqttTopics, queue: usize) -> Box<dyn Source> {
         let login = match source {
-            TriggerSource::IotMessage { .. } => "r",
-            TriggerSource::IotBrokerMessage { .. } => "b",
+            MqttTopics::IotMessage { .. } => "r",
+            MqttTopics::IotBrokerMessage { .. } => "b",
         };
         Box::new(MqttSource::with_queue(spec(source, self.address(), Some(login)), queue, &Handle::current()))
     }

@@ -4,6 +4,8 @@
 
 mod batching;
 mod common;
+mod container_registry;
+mod docker_registry;
 mod faults;
 mod foreign_clients;
 mod sessions;

@@ -113,7 +113,7 @@ fn every_link_must_have_taken_it() {
 #[test]
 fn links_get_what_their_source_says() {
     let server = server();
-    let device = triggercast::model::trigger::TriggerSource::IotMessage {
+    let device = triggercast::model::trigger::MqttTopics::IotMessage {
         registry_id: "r".into(),
         device_id: Some("d2".into()),
         mqtt_topic: None,
@@ -422,7 +422,7 @@ fn events_are_counted_once() {
 #[test]
 fn a_link_needs_a_space_and_a_filter() {
     let server = server();
-    let unknown = triggercast::model::trigger::TriggerSource::IotMessage {
+    let unknown = triggercast::model::trigger::MqttTopics::IotMessage {
         registry_id: "nowhere".into(),
         device_id: None,
         mqtt_topic: None,

@@ -9,7 +9,7 @@ use triggercast::model::event::Event;
 use triggercast::model::iot::{Alias, Broker, Device, DeviceRegistry};
 use triggercast::model::receipt::Arrivals;
 use triggercast::model::secret::Password;
-use triggercast::model::trigger::TriggerSource;
+use triggercast::model::trigger::MqttTopics;
 use triggercast::mqtt::{Limits, Link, Server};
 
 /// The longest that anything may take.
@@ -49,8 +49,8 @@ pub(crate) fn server_with(limits: Limits) -> Server {
     Server::start(listener, &resources(), Limits { worker_threads: 2, ..limits }).unwrap()
 }
 
-pub(crate) fn source(topic: Option<&str>) -> TriggerSource {
-    TriggerSource::IotMessage { registry_id: "r".into(), device_id: None, mqtt_topic: topic.map(Into::into) }
+pub(crate) fn source(topic: Option<&str>) -> MqttTopics {
+    MqttTopics::IotMessage { registry_id: "r".into(), device_id: None, mqtt_topic: topic.map(Into::into) }
 }
 
 /// A link to everything of registry `r`.

@@ -171,7 +171,7 @@ fn a_registry_sees_its_own_devices_only() {
 #[test]
 fn a_broker_is_a_space_of_its_own() {
     let server = server();
-    let source = triggercast::model::trigger::TriggerSource::IotBrokerMessage {
+    let source = triggercast::model::trigger::MqttTopics::IotBrokerMessage {
         broker_id: "b".into(),
         mqtt_topic: Some("hall/#".into()),
     };

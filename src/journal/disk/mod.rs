@@ -249,6 +249,11 @@ impl Disk {
         Ok(next)
     }
 
+    /// What the highest id of a source's committed events sorts by ([`event_id::order`]); 0 if there are none. Blocks.
+    pub fn highest(&self, source: SourceId) -> Result<u64, ReadError> {
+        self.with_reader(|reader| reader.highest(source))
+    }
+
     /// Events of a source from an offset on, as many as stand in one row; one at least. They must be committed.
     /// Blocks.
     pub fn backlog(&self, source: SourceId, from: u64) -> Result<Vec<Event>, ReadError> {

@@ -144,6 +144,11 @@ impl Reader {
         known.into_iter().map(facts).collect()
     }
 
+    /// What the highest id of a source sorts by; 0 if it has no events.
+    pub(super) fn highest(&self, source: i64) -> Result<u64, ReadError> {
+        Ok(self.events_before(source, rows::MAX_PLACE)?.map_or(0, |(_, _, high)| high))
+    }
+
     /// Every action that the journal knows.
     pub(super) fn actions(&self) -> Result<Vec<ActionFacts>, ReadError> {
         Ok(ActionFacts::all(&self.db, None)?)

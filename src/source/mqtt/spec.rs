@@ -5,7 +5,7 @@ use crate::model::event::Origin;
 use crate::model::id::Id;
 use crate::model::iot::{self, Alias, ExternalBroker};
 use crate::model::repeat::Repeats;
-use crate::model::trigger::TriggerSource;
+use crate::model::trigger::MqttTopics;
 
 /// Everything that a source on an external broker has to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,9 +67,9 @@ impl MqttSourceSpec {
 
     /// What has to be read for a trigger's source. `aliases` are those of the source's registry; `node`
     /// tells this process from others on the same broker.
-    pub fn new(source: &TriggerSource, broker: &ExternalBroker, aliases: &[Alias], node: &str) -> Self {
+    pub fn new(source: &MqttTopics, broker: &ExternalBroker, aliases: &[Alias], node: &str) -> Self {
         let (topics, filters) = match source {
-            TriggerSource::IotMessage { registry_id, device_id, mqtt_topic } => {
+            MqttTopics::IotMessage { registry_id, device_id, mqtt_topic } => {
                 let filters = match (mqtt_topic, device_id) {
                     (Some(topic), _) => vec![topic.to_string()],
                     (None, Some(device)) => vec![format!("$devices/{device}/#")],
@@ -79,7 +79,7 @@ impl MqttSourceSpec {
                 let aliases = aliases.to_vec();
                 (Topics::Registry { registry_id, device_id, aliases, devices: None }, filters)
             }
-            TriggerSource::IotBrokerMessage { broker_id, mqtt_topic } => {
+            MqttTopics::IotBrokerMessage { broker_id, mqtt_topic } => {
                 let filter = mqtt_topic.as_deref().unwrap_or("#").to_owned();
                 (Topics::Broker { broker_id: broker_id.clone() }, vec![filter])
             }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn registry(device_id: Option<&str>, mqtt_topic: Option<&str>) -> MqttSourceSpec {
-        let source = TriggerSource::IotMessage {
+        let source = MqttTopics::IotMessage {
             registry_id: "factory".into(),
             device_id: device_id.map(Into::into),
             mqtt_topic: mqtt_topic.map(Into::into),
@@ -164,7 +164,7 @@ mod tests {
 
     fn of_broker(mqtt_topic: Option<&str>) -> MqttSourceSpec {
         let mqtt_topic = mqtt_topic.map(Into::into);
-        let source = TriggerSource::IotBrokerMessage { broker_id: "plant".into(), mqtt_topic };
+        let source = MqttTopics::IotBrokerMessage { broker_id: "plant".into(), mqtt_topic };
         MqttSourceSpec::new(&source, &broker(), &[], "node")
     }
 
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn a_registry_takes_its_own_devices_and_the_standard_topics_only() {
         let source =
-            TriggerSource::IotMessage { registry_id: "factory".into(), device_id: None, mqtt_topic: None };
+            MqttTopics::IotMessage { registry_id: "factory".into(), device_id: None, mqtt_topic: None };
         let broker = ExternalBroker { host: "h".into(), port: 1883, credentials: None };
         let spec = MqttSourceSpec::new(&source, &broker, &[], "node").of_devices(&["press-1".into()]);
         let taken = |topic: &str| spec.topics.interpret(topic, |_, _| ()).is_some();
