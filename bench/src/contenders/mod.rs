@@ -7,7 +7,7 @@ mod process;
 use anyhow::Result;
 
 pub(crate) use ours::{Durability, Ours};
-pub(crate) use process::Server;
+pub(crate) use process::{Server, Starter, free_port};
 
 use crate::load::{Form, Group, Protocol, Publish};
 

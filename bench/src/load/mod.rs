@@ -5,6 +5,7 @@ mod connect;
 mod group;
 pub(crate) mod ingest;
 mod publish;
+pub(crate) mod registry;
 mod stamp;
 
 pub(crate) use connect::Protocol;

@@ -6,6 +6,7 @@ mod cores;
 mod fan_out;
 mod idle;
 mod ingest;
+mod registries;
 mod turns;
 
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ enum Scenario {
     Ingest,
     /// One core and two, 5,000 connections.
     Cores,
+    /// Notifications of container registries, and reading a large one.
+    Registries,
 }
 
 /// How to compare.
@@ -104,6 +107,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             Scenario::Idle => idle::run(args)?,
             Scenario::Ingest => ingest::run(args)?,
             Scenario::Cores => cores::run(args)?,
+            Scenario::Registries => registries::run(args)?,
         }
     }
     Ok(ExitCode::SUCCESS)
