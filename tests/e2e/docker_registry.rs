@@ -21,7 +21,8 @@ const HTPASSWD: &str = "me:$2y$05$MmIwo0VadNJMwB7rYdePE.2lyq5BNnCTXYvTTwtWzqc5lY
 /// connecting to it may meet itself.
 pub fn low_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = (std::process::id() as u16) % 12_000;
+    // Far from that of another process.
+    let start = (std::process::id().wrapping_mul(7919) % 12_000) as u16;
     loop {
         let port = 15_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
