@@ -209,7 +209,12 @@ pub fn contain<R>(actor: &'static str, work: impl FnOnce() -> R) -> Option<R> {
 
 /// Counts one under a reason.
 pub fn count(family: &Family<Reason, Counter>, reason: &'static str) {
-    family.get_or_create(&Reason { reason }).inc();
+    count_by(family, reason, 1);
+}
+
+/// Counts so many under a reason.
+pub fn count_by(family: &Family<Reason, Counter>, reason: &'static str, number: usize) {
+    family.get_or_create(&Reason { reason }).inc_by(number as u64);
 }
 
 /// How log lines look.

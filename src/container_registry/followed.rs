@@ -53,8 +53,8 @@ pub(super) struct Followed {
     pub(super) client: Option<Client>,
     /// What notifications are about while repositories are read.
     pub(super) touched: Arc<Touched>,
-    /// When the last notification came.
-    pub(super) notified: watch::Sender<Option<Instant>>,
+    /// When the last notification came; at first the start, since senders may have held some back.
+    pub(super) notified: watch::Sender<Instant>,
     /// Places for bodies of senders who have shown the token, and for those who sign.
     pub(super) reading: Semaphore,
     pub(super) reading_unproved: Semaphore,
@@ -91,7 +91,7 @@ impl Followed {
             store,
             client,
             touched: Arc::default(),
-            notified: watch::Sender::new(None),
+            notified: watch::Sender::new(Instant::now()),
             reading: Semaphore::new(READING),
             reading_unproved: Semaphore::new(READING_UNPROVED),
             refuses: AtomicBool::new(false),

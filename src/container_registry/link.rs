@@ -69,8 +69,8 @@ async fn run(feed: Feed, groups: mpsc::Sender<Arrivals>, mut stopped: watch::Rec
             let registry = registry.clone();
             store.read(move |job| index::untold(job, &registry, cursor, GROUP))
         };
-        let rows = match asked.await {
-            Ok(rows) => rows,
+        let (rows, last) = match asked.await {
+            Ok(found) => found,
             Err(error) => {
                 tracing::debug!(%error, "failed to read the outbox");
                 tokio::select! {
@@ -79,7 +79,6 @@ async fn run(feed: Feed, groups: mpsc::Sender<Arrivals>, mut stopped: watch::Rec
                 }
             }
         };
-        let (rows, last) = rows;
         if last == cursor {
             tokio::select! {
                 changed = newest.changed() => if changed.is_err() { return },

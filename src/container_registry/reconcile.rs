@@ -64,8 +64,6 @@ pub(super) async fn run(
     let every = followed.registry.declared.reconcile.every.filter(|_| followed.client.is_some());
     let mut next = every.map(|_| Instant::now());
     let mut log = Log::default();
-    // What senders have held back since before the start comes first.
-    let start = Instant::now();
     loop {
         let mut waiting: Vec<Request> = Vec::new();
         tokio::select! {
@@ -73,13 +71,13 @@ pub(super) async fn run(
                 Some(request) => waiting.push(request),
                 None => return,
             },
-            () = tokio::time::sleep_until(next.unwrap_or(start)), if next.is_some() => {}
+            () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             _ = stopped.changed() => return,
         }
         // Nobody waits for it, so it can wait.
         if waiting.iter().all(Option::is_none) {
             tokio::select! {
-                () = quiet(&followed, start) => {}
+                () = quiet(&followed) => {}
                 _ = stopped.changed() => return,
             }
         }
@@ -104,7 +102,7 @@ pub(super) async fn run(
 }
 
 /// Ready when no notification has come for a while.
-async fn quiet(followed: &Followed, start: Instant) {
+async fn quiet(followed: &Followed) {
     let registry = followed.registry.clone();
     let known =
         followed.store.read(move |job| Ok(registry.has_list() || index::is_known(job.db, &registry)?));
@@ -114,8 +112,7 @@ async fn quiet(followed: &Followed, start: Instant) {
     }
     let began = Instant::now();
     loop {
-        let last = followed.notified.borrow().unwrap_or(start);
-        let until = last + QUIET;
+        let until = *followed.notified.borrow() + QUIET;
         if until <= Instant::now() || began.elapsed() > NO_LONGER {
             return;
         }
@@ -259,7 +256,7 @@ async fn repository(followed: &Arc<Followed>, client: &Client, name: &str) -> Re
         }
     }
     drop(tags);
-    let mut untagged = stream::iter(index::untagged(&before, &snapshot))
+    let mut untagged = stream::iter(snapshot.untagged(&before))
         .map(|digest| async move { (client.manifest(name, &digest).await, digest) })
         .buffer_unordered(MANIFESTS);
     while let Some((found, digest)) = untagged.next().await {
@@ -274,7 +271,7 @@ async fn repository(followed: &Arc<Followed>, client: &Client, name: &str) -> Re
     drop(untagged);
     let tags = snapshot.tags.values().flatten().count();
     let Applied { events, .. } = apply(followed, client, reading, before, snapshot).await?;
-    count("reconciled", events);
+    telemetry::count_by(&METRICS.registry_events, "reconciled", events);
     Ok(Read { tags, failed, events })
 }
 
@@ -338,10 +335,6 @@ async fn apply(
     let work =
         followed.store.work(move |job| index::apply(job, &registry, &reading, &before, snapshot, &trace));
     Ok(work.await?)
-}
-
-fn count(reason: &'static str, events: usize) {
-    METRICS.registry_events.get_or_create(&telemetry::Reason { reason }).inc_by(events as u64);
 }
 
 /// Asks about doubts, each some time after it came up, until the server stops.
@@ -416,6 +409,6 @@ async fn ask(followed: &Arc<Followed>, client: &Client, question: &Question) -> 
         }
     }
     let Applied { events, is_settled } = apply(followed, client, reading, before, snapshot).await?;
-    count("checked", events);
+    telemetry::count_by(&METRICS.registry_events, "checked", events);
     if is_settled { Ok(()) } else { Err(Fault::Unsettled) }
 }

@@ -114,7 +114,9 @@ impl Repository {
             // Without a tag it is part of another image, or refers to one, or its tag is still to come.
             if push.tells_untagged && !self.images.contains_key(push.digest) {
                 self.images.insert(push.digest.to_owned(), Image { is_told: push.is_told, as_of: at });
-                out.tell(push.is_told, ContainerEventType::CreateImage, push.digest, "");
+                if push.is_told {
+                    out.changes.push(Change::of(ContainerEventType::CreateImage, push.digest, ""));
+                }
             }
             return out;
         };
@@ -304,6 +306,12 @@ impl Snapshot {
         self
     }
 
+    /// Images that are known and have no tag here, and so may be gone.
+    pub fn untagged(&self, known: &Repository) -> BTreeSet<String> {
+        let tagged: BTreeSet<_> = self.tags.values().flatten().map(|seen| seen.digest.as_str()).collect();
+        known.images.keys().filter(|digest| !tagged.contains(digest.as_str())).cloned().collect()
+    }
+
     /// Whether it takes anything away from what is known.
     pub fn removes(&self, known: &Repository) -> bool {
         let is_gone = |tag: &String| match self.tags.get(tag) {
@@ -318,14 +326,6 @@ impl Change {
     fn of(event_type: ContainerEventType, digest: &str, tag: &str) -> Self {
         let tags = if tag.is_empty() { Vec::new() } else { vec![tag.to_owned()] };
         Self { event_type, digest: digest.to_owned(), tag: tag.to_owned(), tags }
-    }
-}
-
-impl Outcome {
-    fn tell(&mut self, is_told: bool, event_type: ContainerEventType, digest: &str, tag: &str) {
-        if is_told {
-            self.changes.push(Change::of(event_type, digest, tag));
-        }
     }
 }
 

@@ -210,7 +210,7 @@ pub(super) async fn observe(
     followed: Arc<Followed>,
     notification: Notification,
 ) -> Result<Observed, StoreError> {
-    followed.notified.send_replace(Some(Instant::now()));
+    followed.notified.send_replace(Instant::now());
     let Notification { notices, instance, .. } = notification;
     if followed.has_restarted(instance) {
         followed.ask_for_all();
@@ -228,10 +228,7 @@ pub(super) async fn observe(
     }
     let registry = followed.registry.clone();
     let observed = followed.store.try_work(move |job| index::observe(job, &registry, &observations)).await?;
-    METRICS
-        .registry_events
-        .get_or_create(&telemetry::Reason { reason: "notified" })
-        .inc_by(observed.events as u64);
+    telemetry::count_by(&METRICS.registry_events, "notified", observed.events);
     for (repository, doubt) in &observed.doubts {
         followed.ask(Question { repository: repository.clone(), doubt: doubt.clone() });
     }

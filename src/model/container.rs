@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::event::Event;
 use super::event_id::EventId;
 use super::id::Id;
+use super::reference::hex;
 use super::secret::Token;
 
 /// A container registry whose images and tags are followed.
@@ -311,10 +312,6 @@ fn first<const N: usize>(digest: &[u8; 32]) -> [u8; N] {
     std::array::from_fn(|at| digest[at])
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use std::time::UNIX_EPOCH;
@@ -397,6 +394,12 @@ pub(crate) mod tests {
         }
         assert!(filter(None, Some("v1")).wants(&registry, DeleteImage, "a", ["v0", "v1"]));
         assert!(!filter(None, Some("v1")).wants(&registry, DeleteImage, "a", []));
+    }
+
+    #[test]
+    fn the_list_of_event_types_is_in_the_order_of_their_numbers() {
+        let numbers = ContainerEventType::ALL.map(|event_type| event_type as usize);
+        assert_eq!(numbers, [0, 1, 2, 3], "the outbox on disk holds them");
     }
 
     #[test]

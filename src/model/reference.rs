@@ -1,5 +1,7 @@
 //! Names of repositories, tags and digests: the grammar of the OCI Distribution and Image specifications. Pure.
 
+use sha2::{Digest as _, Sha256};
+
 /// What [`is_repository`] allows, in words for an error message.
 pub const REPOSITORY_RULE: &str =
     "1 to 255 lower-case letters and digits, in parts that '.', '_', '-' or '/' may join, such as team/app";
@@ -50,6 +52,16 @@ pub fn is_digest(text: &str) -> bool {
                 && encoded.bytes().all(allowed)
         }
     }
+}
+
+/// The digest of these bytes by SHA-256.
+pub fn sha256(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

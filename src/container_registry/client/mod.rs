@@ -6,16 +6,16 @@
 mod login;
 mod pace;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, HeaderMap, LINK, RETRY_AFTER};
 use reqwest::{Method, Response, StatusCode};
-use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use self::login::Login;
 use self::pace::Pace;
 use super::manifest::{self, Told};
+use super::micros;
 use crate::model::container::{ContainerRegistry, ManifestKind};
 use crate::model::reference;
 
@@ -63,6 +63,8 @@ pub(super) struct Client {
     http: reqwest::Client,
     /// With a slash at the end.
     base: Url,
+    /// What answers may be: lists, and every form of manifest.
+    accept: String,
     login: Login,
     pace: Pace,
 }
@@ -115,6 +117,7 @@ impl Client {
         }
         Ok(Some(Self {
             http: http.build().map_err(|error| unusable(&error))?,
+            accept: manifest::MEDIA_TYPES.join(", ") + ", application/json",
             login: Login::new(registry.login.clone(), base.scheme() == "https"),
             base,
             pace: Pace::new(registry.reconcile.requests_per_second),
@@ -162,7 +165,7 @@ impl Client {
             None if reference::is_digest(reference) => reference.to_owned(),
             // The header is optional.
             None => match self.bytes(repository, reference).await? {
-                Some(bytes) => sha256(&bytes),
+                Some(bytes) => reference::sha256(&bytes),
                 None => return Ok(None),
             },
         };
@@ -246,7 +249,7 @@ impl Client {
         loop {
             self.pace.turn().await;
             let request = self.http.request(method.clone(), url.clone());
-            let request = request.header(ACCEPT, manifest::MEDIA_TYPES.join(", ") + ", application/json");
+            let request = request.header(ACCEPT, &self.accept);
             let request = self.login.sign(request, scope).await;
             let answer = request.send().await.map_err(unreachable)?;
             match answer.status() {
@@ -314,21 +317,11 @@ fn date(headers: &HeaderMap) -> i64 {
     date.map_or_else(|| micros(SystemTime::now()), |date| date.timestamp().as_microsecond())
 }
 
-/// Microseconds since 1970.
-pub(super) fn micros(time: SystemTime) -> i64 {
-    time.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_micros()).ok()).unwrap_or(0)
-}
-
 /// How long the registry wants to be left alone.
 fn patience(headers: &HeaderMap, waits: usize) -> Duration {
     let wanted = headers.get(RETRY_AFTER).and_then(|text| text.to_str().ok()?.parse().ok());
     let wanted = wanted.map(Duration::from_secs).unwrap_or(Duration::from_secs(1 << waits));
     wanted.min(LONGEST_WAIT)
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hex}")
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ async fn manifests_are_told_by_their_headers_or_by_their_bytes() {
     let silent = found("silent").await.unwrap().unwrap();
     assert_eq!(
         silent.digest,
-        sha256(br#"{"config":{"mediaType":"application/vnd.cncf.helm.config.v1+json"}}"#)
+        reference::sha256(br#"{"config":{"mediaType":"application/vnd.cncf.helm.config.v1+json"}}"#)
     );
     assert_eq!(found("nowhere").await.unwrap(), None);
     assert!(matches!(found("bad").await, Err(AskError::Malformed(..))));

@@ -431,12 +431,11 @@ fn tell(
             trace,
         };
         let event = event.encode(event_id::next(SystemTime::now()));
-        let event_type = ContainerEventType::ALL.iter().position(|known| *known == change.event_type);
-        let event_type = event_type.map(|at| at as i64);
         number += 1;
         put.execute(params![
             first | number,
-            event_type,
+            // Its place among all of them.
+            change.event_type as i64,
             repository,
             change.tags.join("\n"),
             &event.json[..]
@@ -459,11 +458,4 @@ pub(crate) fn all(
 ) -> Result<std::collections::BTreeMap<String, Repository>, StoreError> {
     let names = repositories(job, registry)?;
     names.into_iter().map(|name| read(job, registry, &name).map(|found| (name, found))).collect()
-}
-
-/// Digests of images that have no tag in a snapshot, and so may be gone.
-pub(crate) fn untagged(repository: &Repository, snapshot: &Snapshot) -> BTreeSet<String> {
-    let tagged: BTreeSet<_> = snapshot.tags.values().flatten().map(|seen| seen.digest.as_str()).collect();
-    let images = repository.images.keys().filter(|digest| !tagged.contains(digest.as_str()));
-    images.cloned().collect()
 }

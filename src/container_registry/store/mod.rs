@@ -54,9 +54,11 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
-/// Tells a job's caller how it went.
+/// Tells the caller of a job that was done how its commit went.
 type Reply = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-type Work = Box<dyn FnOnce(&mut Job<'_>) -> Result<Reply, (Reply, StoreError)> + Send>;
+/// Tells the caller of a job that was not done why.
+type Refusal = Box<dyn FnOnce() + Send>;
+type Work = Box<dyn FnOnce(&mut Job<'_>) -> Result<Reply, Refusal> + Send>;
 
 enum Command {
     Work {
@@ -159,10 +161,7 @@ impl Store {
         // A caller that waits no more is no fault.
         let work: Work = Box::new(move |job| match work(job) {
             Ok(value) => Ok(Box::new(move |end| drop(reply.send(end.map(|()| value))))),
-            Err(error) => Err((
-                Box::new(move |end| drop(reply.send(Err(end.err().unwrap_or(StoreError::Ended))))),
-                error,
-            )),
+            Err(error) => Err(Box::new(move || drop(reply.send(Err(error))))),
         });
         self.commands.send(Command::Work { work, writes, _permit: permit }).map_err(|_| StoreError::Ended)?;
         done.await.unwrap_or(Err(StoreError::Ended))
@@ -282,10 +281,10 @@ impl Writer {
                     newest.extend(added);
                     part.commit()?;
                 }
-                Err((reply, error)) => {
+                Err(refuse) => {
                     // Dropped, it is rolled back; the others are none the worse.
                     drop(part);
-                    reply(Err(error));
+                    refuse();
                 }
             }
             // Some errors make SQLite roll all of it back by itself.
