@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use actix::prelude::*;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Settings;
 use crate::container_registry::webhook::Webhooks;
@@ -143,13 +143,15 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     }
     let supervisor = supervisor.start();
 
+    // Before anyone is told that it is ready: a stop from then on is one in order.
+    let mut signals = Signals::listen()?;
     readiness.set_serving(true);
     tracing::info!(triggers = resources.triggers.len(), sources, "ready");
     show_the_way(&settings, gateway_address);
 
     // A port that has died must end the process, or nobody starts it again.
     let fault = tokio::select! {
-        signal = wait_for_signal() => signal.map(|()| None)?,
+        () = signals.next() => None,
         () = listener.ended() => Some("gateway"),
         _ = management_task => Some("management"),
     };
@@ -178,10 +180,7 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     };
     tokio::select! {
         () = stop => tracing::info!("stopped"),
-        signal = wait_for_signal() => {
-            signal?;
-            tracing::warn!("stopped at once by a second signal");
-        }
+        () = signals.next() => tracing::warn!("stopped at once by a second signal"),
     }
     fault.map_or(Ok(()), |service| Err(ServeError::Ended { service }))
 }
@@ -219,15 +218,29 @@ fn show_the_way(settings: &Settings, gateway: SocketAddr) {
     );
 }
 
-async fn wait_for_signal() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    // Closing the terminal ends the server as Ctrl-C does.
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! {
-        _ = hangup.recv() => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that stop the server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    /// Closing the terminal ends the server as Ctrl-C does.
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From now on they are waited for, and do not end the process by themselves.
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.hangup.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

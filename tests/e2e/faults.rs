@@ -168,3 +168,11 @@ impl Device {
         all.chunks_exact(4).filter(|packet| packet[0] == 0x40).count()
     }
 }
+
+#[test]
+fn a_stop_as_soon_as_the_server_is_ready_is_one_in_order() {
+    for _ in 0..12 {
+        let server = TestServer::start(&config(FACTORY));
+        assert!(server.stop().success());
+    }
+}
