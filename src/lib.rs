@@ -13,6 +13,7 @@ pub mod database;
 pub mod engine;
 pub mod gateway;
 pub mod journal;
+pub mod jq;
 pub mod management;
 pub mod model;
 pub mod mqtt;

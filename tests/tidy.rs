@@ -12,6 +12,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("telemetry", &["model"]),
     ("database", &[]),
     ("config", &["model", "telemetry"]),
+    ("jq", &[]),
     ("journal", &["database", "model", "telemetry"]),
     ("mqtt", &["model", "telemetry"]),
     ("container_registry", &["database", "model", "telemetry"]),
@@ -49,6 +50,7 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("anyhow", &["src/main.rs", "src/cli/"]),
     ("tokio_tungstenite", &["src/cli/listen"]),
     ("rusqlite", &["src/database.rs", "src/journal/", "src/container_registry/store/"]),
+    ("jaq_", &["src/jq/"]),
     ("reqwest", &["src/container_registry/client/"]),
 ];
 
