@@ -5,6 +5,7 @@
 //! [`container_registry`] (webhooks) → [`source`] → [`batch`] → [`gateway`] → [`engine`] (starts them) → [`management`], [`cli`] → [`server`].
 //! A module imports only what stands below it or downstream of it; `tests/tidy.rs` holds that.
 
+pub mod api;
 pub mod batch;
 pub mod cli;
 pub mod config;
@@ -12,11 +13,14 @@ pub mod container_registry;
 pub mod database;
 pub mod engine;
 pub mod gateway;
+pub mod identity;
 pub mod journal;
 pub mod jq;
 pub mod management;
 pub mod model;
 pub mod mqtt;
+pub mod proto;
 pub mod server;
 pub mod source;
+pub mod store;
 pub mod telemetry;

@@ -1,27 +1,41 @@
 //! Starts everything in order, and stops it in the opposite one. Called by `main`.
+//!
+//! What runs is what the configuration file declares and what calls of the API have made: `follow` tells the engine
+//! when that changes, and `plant` tells the API what runs.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::sync::Arc;
+mod follow;
+mod plant;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use actix::prelude::*;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
-use crate::config::Settings;
+use self::plant::Running;
+use crate::api::{Api, ApiSettings, Plant, of_file, wanted};
+use crate::config::{ManagementSettings, Settings, Tls};
 use crate::container_registry::webhook::Webhooks;
 use crate::container_registry::{self, Registries};
 use crate::engine::chain::Ground;
 use crate::engine::{StopAll, SupervisorActor};
-use crate::gateway::{Directory, Listener};
+use crate::gateway::{Connections, Directory, Listener};
 use crate::journal::disk::Disk;
 use crate::journal::{self, Journals};
-use crate::management;
-use crate::model::gateway::Durability;
+use crate::jq;
+use crate::management::{self, grpc, tls};
+use crate::model::id::Id;
 use crate::model::trigger::Action;
 use crate::mqtt;
 use crate::source::readiness::Readiness;
+use crate::store::Store;
 
 /// Most threads for SourceActors, BatchActors and GatewayActors.
 const MAX_ARBITERS: usize = 4;
+
+/// How long a stop waits for gRPC calls that run.
+const GRPC_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// A limit of open files below this is worth a word.
 const FEW_FILES: u64 = 4096;
@@ -32,7 +46,7 @@ pub enum ServeError {
     /// An address is taken, or not ours.
     #[error("failed to listen on {address} for {service} ({key}): {error}")]
     Listen {
-        /// `gateway`, `management` or `mqtt`.
+        /// `gateway`, `management`, `grpc` or `mqtt`.
         service: &'static str,
         /// The key of the configuration.
         key: &'static str,
@@ -50,13 +64,31 @@ pub enum ServeError {
     /// The journal cannot be opened.
     #[error("failed to open the journal in data_dir: {0}")]
     Journal(String),
+    /// What calls have made cannot be read, or keys cannot be made.
+    #[error("failed to open what calls have made, in data_dir: {0}")]
+    Store(String),
+    /// The gRPC port has no certificate, or one that is none.
+    #[error("failed to secure the gRPC port: {0}")]
+    Tls(String),
+    /// A program of the configuration file does not compile.
+    #[error("the trigger '{trigger}', action[{action}].{field}.jq: {error}")]
+    Program {
+        /// The trigger.
+        trigger: Id,
+        /// Which of its actions, from 0.
+        action: usize,
+        /// `filter` or `transformer`.
+        field: &'static str,
+        /// What is wrong, and where.
+        error: String,
+    },
     /// A trigger cannot run.
     #[error("failed to {0}")]
     Chain(#[from] crate::engine::chain::ChainError),
     /// A server has ended by itself, as for want of file descriptors.
     #[error("the server of the {service} port ended by itself; the log says why")]
     Ended {
-        /// `gateway` or `management`.
+        /// `gateway`, `management` or `grpc`.
         service: &'static str,
     },
     /// A thread or a signal handler is not to be had.
@@ -86,21 +118,28 @@ pub fn run(settings: Settings) -> Result<(), ServeError> {
 
 async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<(), ServeError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let resources = &settings.resources;
     let readiness = Arc::new(Readiness::default());
 
     // Every port is bound before anything runs, so that a taken one ends the start at once.
     let gateway_socket = bind("gateway", "gateway.listen", settings.gateway.listen)?;
     let management_socket = bind("management", "management.listen", settings.management.listen)?;
+    let grpc_socket = bind("grpc", "management.grpc_listen", settings.management.grpc_listen)?;
     let mqtt_socket =
         settings.mqtt.as_ref().map(|mqtt| bind("mqtt", "mqtt.listen", mqtt.listen)).transpose()?;
     let gateway_address = gateway_socket.local_addr()?;
+    let grpc_address = grpc_socket.local_addr()?;
+
+    let lost = |error: &dyn std::fmt::Display| ServeError::Store(error.to_string());
+    let of_file = of_file::records(&settings).map_err(|error| lost(&error))?;
+    let store = Arc::new(Store::open(&settings.data_dir, of_file).map_err(|error| lost(&error))?);
+    let has_mqtt = settings.mqtt.is_some();
+    let version = store.version();
+    let wanted = Arc::new(wanted::wanted(&settings.resources, &store.state(), has_mqtt));
+    let resources = &wanted.resources;
 
     let paths = journal::paths(&resources.gateways);
-    let needs_disk = paths.values().any(|(durability, _)| *durability == Durability::Disk);
-    let open =
-        || Disk::open(&settings.data_dir, &paths).map_err(|error| ServeError::Journal(error.to_string()));
-    let disk = needs_disk.then(open).transpose()?.map(Arc::new);
+    let disk = Disk::open(&settings.data_dir, &paths);
+    let disk = Some(Arc::new(disk.map_err(|error| ServeError::Journal(error.to_string()))?));
     let journals = Arc::new(Journals::new(&paths, disk.clone()));
     if let Some(disk) = &disk {
         readiness.watch_journal(disk.health());
@@ -111,8 +150,6 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     let listener = Listener::start(gateway_socket, workers, Arc::clone(&directory))?;
     let registries = Registries::start(&settings.data_dir, resources, &runtime).await?.map(Arc::new);
     let webhooks = Webhooks::new(registries.clone());
-    let (management, management_task) =
-        management::start(management_socket, Arc::clone(&readiness), webhooks)?;
     let mqtt = match (mqtt_socket, &settings.mqtt) {
         (Some(socket), Some(mqtt)) => {
             let limits = mqtt::Limits { max_connections: mqtt.max_connections, ..mqtt::Limits::default() };
@@ -121,18 +158,59 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         _ => None,
     };
 
+    let running = Arc::new(Running {
+        runtime: runtime.clone(),
+        mqtt: mqtt.clone(),
+        registries: registries.clone(),
+        readiness: Arc::clone(&readiness),
+        connections: Connections::new(&directory, listener.workers()),
+        jq: jq::Pool::new(
+            std::env::current_exe()?,
+            vec![jq::worker::COMMAND.into()],
+            jq::Limits::default(),
+            runtime.clone(),
+        ),
+        troubles: OnceLock::new(),
+        applied: watch::Sender::new(0),
+        wanted: Mutex::new(Arc::clone(&wanted)),
+    });
+    check_programs(&running.jq, &settings).await?;
+    let names = names(&settings.management, grpc_address);
+    let api_settings = ApiSettings {
+        address: names.address.clone(),
+        audiences: names.audiences.clone(),
+        has_mqtt,
+        of_file: settings.resources.clone(),
+    };
+    let plant: Arc<dyn Plant> = Arc::clone(&running) as _;
+    let api = Api::new(Arc::clone(&store), &settings.data_dir, api_settings, plant);
+    let api = Arc::new(api.map_err(|error| lost(&error))?);
+    let identity = identity(&settings, &names).map_err(|error| ServeError::Tls(error.to_string()))?;
+    let (management, management_task) =
+        management::start(management_socket, Arc::clone(&readiness), webhooks, Arc::clone(&api))?;
+    let (stop_grpc, grpc_stops) = tokio::sync::oneshot::channel::<()>();
+    let grpc_socket = {
+        let _inside = runtime.enter();
+        tokio::net::TcpListener::from_std(grpc_socket)?
+    };
+    let mut grpc_task = runtime.spawn(grpc::serve(api, grpc_socket, identity, async move {
+        let _ = grpc_stops.await;
+    }));
+
     let arbiters: Vec<Arbiter> = (0..cores.min(MAX_ARBITERS)).map(|_| Arbiter::new()).collect();
     let ground = Ground {
         mqtt: mqtt.clone(),
         registries: registries.clone(),
-        runtime,
+        runtime: runtime.clone(),
         journals,
         node: settings.node.to_string(),
+        jq: Some(running.jq.clone()),
         readiness: Arc::clone(&readiness),
         arbiters: arbiters.iter().map(Arbiter::handle).collect(),
     };
     let supervisor = SupervisorActor::new(ground, resources, directory, listener.workers())?;
     let sources = supervisor.sources();
+    let _ = running.troubles.set(supervisor.troubles());
     if let Some(disk) = &disk {
         disk.retire_others().map_err(crate::engine::chain::ChainError::from)?;
     }
@@ -142,6 +220,14 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         mqtt.open();
     }
     let supervisor = supervisor.start();
+    let follower = actix_rt::spawn(follow::follow(follow::Follower {
+        of_file: settings.resources.clone(),
+        has_mqtt,
+        store,
+        version,
+        running: Arc::clone(&running),
+        supervisor: supervisor.clone(),
+    }));
 
     // Before anyone is told that it is ready: a stop from then on is one in order.
     let mut signals = Signals::listen()?;
@@ -154,9 +240,19 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         () = signals.next() => None,
         () = listener.ended() => Some("gateway"),
         _ = management_task => Some("management"),
+        ended = &mut grpc_task => {
+            tracing::error!(?ended, "the gRPC server ended");
+            Some("grpc")
+        }
     };
     tracing::info!("stopping");
     readiness.set_serving(false);
+    follower.abort();
+    // Calls that run are answered, within a bound.
+    let _ = stop_grpc.send(());
+    if fault != Some("grpc") {
+        let _ = tokio::time::timeout(GRPC_PATIENCE, grpc_task).await;
+    }
     let stop = async {
         if let Some(registries) = &registries {
             registries.stop();
@@ -183,6 +279,70 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         () = signals.next() => tracing::warn!("stopped at once by a second signal"),
     }
     fault.map_or(Ok(()), |service| Err(ServeError::Ended { service }))
+}
+
+/// Compiles the programs of the configuration file's triggers.
+async fn check_programs(jq: &jq::Pool, settings: &Settings) -> Result<(), ServeError> {
+    for trigger in &settings.resources.triggers {
+        for (action, Action::GatewayWebsocketBroadcast { steps, .. }) in trigger.actions.iter().enumerate() {
+            for (field, program) in [("filter", &steps.filter), ("transformer", &steps.transformer)] {
+                let Some(program) = program else { continue };
+                jq.check(program).await.map_err(|error| ServeError::Program {
+                    trigger: trigger.name.clone(),
+                    action,
+                    field,
+                    error: error.to_string(),
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// How the gRPC port is reached.
+struct Names {
+    hosts: Vec<String>,
+    addresses: Vec<IpAddr>,
+    /// `host:port`, as clients are told.
+    address: String,
+    audiences: Vec<String>,
+}
+
+fn names(management: &ManagementSettings, listens: SocketAddr) -> Names {
+    /// What the model system's clients that do not know us write.
+    const PUBLIC: &str = "https://iam.api.cloud.yandex.net/iam/v1/tokens";
+    let mut hosts = vec!["localhost".to_owned()];
+    let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    if !listens.ip().is_unspecified() && !addresses.contains(&listens.ip()) {
+        addresses.push(listens.ip());
+    }
+    let port = listens.port();
+    let host = match &management.host {
+        Some(host) => host.clone(),
+        None if listens.ip().is_loopback() => "localhost".to_owned(),
+        None => std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned()),
+    };
+    match host.parse() {
+        Ok(address) if !addresses.contains(&address) => addresses.push(address),
+        Ok(_) => {}
+        Err(_) if hosts.contains(&host) => {}
+        Err(_) => hosts.push(host.clone()),
+    }
+    let reached = addresses.iter().map(|ip| SocketAddr::new(*ip, port).to_string());
+    let reached = reached.chain(hosts.iter().map(|host| format!("{host}:{port}")));
+    let audience = |address: String| format!("https://iam.{address}/iam/v1/tokens");
+    let mut audiences: Vec<String> = reached.map(audience).chain([PUBLIC.to_owned()]).collect();
+    audiences.extend(management.token_audiences.iter().cloned());
+    Names { address: format!("{host}:{port}"), hosts, addresses, audiences }
+}
+
+/// The certificate of the gRPC port, unless it is to be without.
+fn identity(settings: &Settings, names: &Names) -> std::io::Result<Option<tls::Identity>> {
+    match &settings.management.tls {
+        Tls::Off => Ok(None),
+        Tls::Own => tls::own(&settings.data_dir.join("tls"), &names.hosts, &names.addresses).map(Some),
+        Tls::Given { certificate_file, key_file } => tls::read(certificate_file, key_file).map(Some),
+    }
 }
 
 fn bind(service: &'static str, key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {

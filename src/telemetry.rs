@@ -84,6 +84,8 @@ pub struct Metrics {
     pub registry_reconciliations: Family<Reason, Counter>,
     /// How long they took, in seconds.
     pub registry_reconciliation_seconds: Histogram,
+    /// Events that the programs of a trigger do not let through, by reason.
+    pub jq_dropped: Family<Reason, Counter>,
     /// Panics that were contained, by actor.
     pub actor_panics: Family<ActorLabel, Counter>,
     /// Actors that were started again after their end, by actor.
@@ -119,6 +121,7 @@ impl Metrics {
             registry_commits: Counter::default(),
             registry_reconciliations: Family::default(),
             registry_reconciliation_seconds: Histogram::new(exponential_buckets(0.01, 4.0, 10)),
+            jq_dropped: Family::default(),
             actor_panics: Family::default(),
             actor_restarts: Family::default(),
         };
@@ -134,6 +137,7 @@ impl Metrics {
             m.source_disconnects.clone(),
         );
         r.register("batches", "Batches closed", m.batches.clone());
+        r.register("jq_dropped", "Events that programs of triggers do not let through", m.jq_dropped.clone());
         r.register("oversize_events", "Events larger than a message may be", m.oversize_events.clone());
         r.register("websocket_connections", "WebSocket connections open", m.websocket_connections.clone());
         r.register("event_streams", "Responses of server-sent events open", m.event_streams.clone());

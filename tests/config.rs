@@ -318,10 +318,10 @@ fn secrets_come_from_files_and_variables() {
     let env = |name: &str| (name == "PW").then(|| "x: {y}".to_owned());
     let settings = config::parse(&text, &folder.path().join("config.yaml"), &env).unwrap();
     let registry = &settings.resources.device_registries[0];
-    let plain = |text: &str| Some(Password::Plain(text.into()));
-    assert_eq!(registry.devices[0].password, plain("from file "));
-    assert_eq!(registry.devices[1].password, plain("ax: {y}b${PW}"));
-    assert!(matches!(registry.password, Some(Password::Argon2(_))));
+    let plain = |text: &str| vec![Password::Plain(text.into())];
+    assert_eq!(registry.devices[0].passwords, plain("from file "));
+    assert_eq!(registry.devices[1].passwords, plain("ax: {y}b${PW}"));
+    assert!(matches!(registry.passwords[..], [Password::Argon2(_)]));
     assert_eq!(settings.data_dir, folder.path().join("./data"));
     // Nothing of it shows.
     let shown = format!("{settings:?}");
@@ -535,9 +535,13 @@ fn faults_say_what_and_where() {
             "filter",
             changed(
                 "- gateway_websocket_broadcast:",
-                "- filter: { jq: . }\n        gateway_websocket_broadcast:",
+                "- filter: { jq: \"\" }\n        transformer: { jk: . }\n        payload_encoding: hex\n        \
+                 retry_policy: {}\n        gateway_websocket_broadcast:",
             ),
         ),
+        ("reserved account", changed("id: broadcaster", "id: admin")),
+        ("tls", changed("grpc_listen:", "tls: { certificate_file: a.pem }, host: \"a b\", grpc_listen:")),
+        ("tls word", changed("grpc_listen:", "tls: on, grpc_listen:")),
         ("paused", changed("name: telemetry", "name: telemetry\n    status: PAUSED")),
         ("label", changed("name: telemetry", "name: telemetry\n    labels: { A: B }")),
         ("unknown registry", iot("{ registry_id: facotry, mqtt_topic: x }")),

@@ -275,7 +275,7 @@ fn wrong_arguments_and_foreign_files_are_told() {
     let garbage = data.damaged(|database| std::fs::write(database, [7; 4096]).unwrap());
     for args in [&["ls"][..], &["cat", "/main/ws"], &["export", "/main/ws", "-"], &["verify"]] {
         none.run(args).check(1, "", "journal.db does not exist");
-        other.run(args).check(1, "", "is not a journal of this version of the program (form 7, expected 1)");
+        other.run(args).check(1, "", "is not a journal of this version of the program (form 7, expected 2)");
         let done = garbage.run(args);
         assert!(
             [&done.out, &done.err].iter().any(|text| text.contains("file is not a database")),
@@ -439,8 +439,8 @@ fn verify_tells_what_is_damaged() {
             format!("DELETE FROM runs WHERE {place} = 0"),
             "path /main/ws, position 1: the run that stands here was expected at 0",
         ),
-        (format!("DELETE FROM events WHERE {place} = 3"), "offset 3: the next row is at offset 4"),
-        (format!("DELETE FROM events WHERE {place} = 0"), "offset 0: the next row is at offset 1"),
+        (format!("DELETE FROM events WHERE {place} = 3"), "path /main/ws, position 3: the event at offset 3"),
+        (format!("DELETE FROM events WHERE {place} = 0"), "path /main/ws, position 0: the event at offset 0"),
         (format!("DELETE FROM events WHERE {place} = 5"), "path /main/ws, position 5: the event at offset 5"),
         (
             format!("UPDATE runs SET events = 2 WHERE {place} = 3"),

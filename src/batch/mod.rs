@@ -65,6 +65,12 @@ pub struct Push {
     pub events: Arc<[Event]>,
 }
 
+/// Says which event of the source is the first to take. Sent before the first [`Push`] to one that joins a source that
+/// runs.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Begin(pub u64);
+
 /// Closes the open batch. The reply comes when the gateway has all batches that came before.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -129,6 +135,14 @@ impl Handler<Push> for BatchActor {
                 buffer.push(event.clone(), now, closed);
             }
         })
+    }
+}
+
+impl Handler<Begin> for BatchActor {
+    type Result = ();
+
+    fn handle(&mut self, Begin(first): Begin, _: &mut Self::Context) {
+        (self.next, self.unsent) = (first, first);
     }
 }
 

@@ -7,14 +7,16 @@ mod interrupt;
 mod journal;
 mod listen;
 mod output;
+mod remote;
 mod render;
 mod simulate;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, ConfigErrors, Settings};
 use crate::telemetry::{self, LogFormat};
@@ -27,6 +29,7 @@ Examples:
   triggercast simulate                            be the devices of ./config.yaml
   triggercast listen ws://127.0.0.1:8080/main/ws  see what they send
   triggercast journal cat /main/ws --since 1h     see what they sent
+  triggercast trigger list                        which triggers does the running server have?
 
 Exit codes: 0 done, 2 bad configuration or arguments, 1 anything else.";
 
@@ -63,6 +66,14 @@ pub enum Command {
     /// Look into the journal: what was broadcast and is kept. Also while a server writes to it.
     #[command(after_help = journal::EXAMPLES)]
     Journal(journal::Args),
+    /// Print what a shell needs to complete commands: bash, zsh, fish.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Anything that a server is asked for over the management API.
+    #[command(flatten)]
+    Remote(remote::Asked),
 }
 
 fn log_format() -> impl TypedValueParser<Value = LogFormat> {
@@ -111,6 +122,8 @@ pub fn dispatch(args: Args, serve: impl FnOnce(Settings) -> anyhow::Result<()>) 
         Some(Command::Simulate(simulate)) => simulate::run(&simulate, &args.config),
         Some(Command::Listen(listen)) => listen::run(listen),
         Some(Command::Journal(journal)) => journal::run(journal, &args.config),
+        Some(Command::Completion { shell }) => completion(shell),
+        Some(Command::Remote(asked)) => remote::run(&asked, &args.config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -135,4 +148,10 @@ fn serve(
     settings.log.format = log_format.unwrap_or(settings.log.format);
     telemetry::start_logging(settings.log.format);
     Ok(serve(settings)?)
+}
+
+fn completion(shell: clap_complete::Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "triggercast", &mut script);
+    Ok(output::closed_is_done(std::io::stdout().lock().write_all(&script))?)
 }

@@ -164,7 +164,7 @@ fn logins(settings: &Settings, wanted: &[String], elsewhere: bool) -> Result<Vec
             return Err(Failure::Input(message));
         }
         match devices.iter().find(|device| *device.id == **id) {
-            Some(device) if matches!(device.password, Some(Password::Plain(_))) => {}
+            Some(device) if matches!(device.passwords[..], [Password::Plain(_), ..]) => {}
             Some(_) => {
                 let message = format!("--devices: the configuration does not know the password of \"{id}\"");
                 return Err(Failure::Input(message));
@@ -181,7 +181,7 @@ fn logins(settings: &Settings, wanted: &[String], elsewhere: bool) -> Result<Vec
     let logins: Vec<Login> = devices
         .into_iter()
         .filter(|device| wanted.is_empty() || wanted.iter().any(|id| **id == *device.id))
-        .filter_map(|device| match &device.password {
+        .filter_map(|device| match device.passwords.first() {
             Some(Password::Plain(password)) => {
                 Some(Login { id: device.id.to_string(), password: password.clone() })
             }

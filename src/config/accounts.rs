@@ -4,6 +4,7 @@ use super::fields::{Fields, Reading, Value};
 use super::scalar::declared_id;
 use super::settings::ServiceAccount;
 use super::unique::Unique;
+use crate::model::role::ADMIN;
 
 /// Reads `service_accounts`.
 pub(super) fn service_accounts(root: &mut Fields<'_>, reading: &mut Reading) -> Vec<ServiceAccount> {
@@ -13,6 +14,9 @@ pub(super) fn service_accounts(root: &mut Fields<'_>, reading: &mut Reading) -> 
         let mut fields = item.fields(reading);
         let (id, spot) = declared_id(&mut fields, reading);
         ids.declare(&id, "ids of service accounts must differ", &spot, reading);
+        if &*id == ADMIN {
+            reading.fault(&spot, "is the id of the account that the server makes itself");
+        }
         let roles = fields.get("roles").map(|roles| roles.items(reading)).unwrap_or_default();
         let roles = roles.iter().filter_map(|role| self::role(role, reading)).collect();
         fields.finish(reading);

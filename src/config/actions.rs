@@ -4,18 +4,21 @@ use std::sync::Arc;
 
 use super::Known;
 use super::fields::{Fields, Reading, Value, quote};
-use super::scalar::reference;
+use super::scalar::{reference, word};
 use super::settings::ServiceAccount;
 use super::suggest;
 use crate::model::gateway::PathKey;
 use crate::model::id::Id;
-use crate::model::trigger::Action;
+use crate::model::trigger::{Action, PayloadEncoding, Steps};
 
 const BROADCAST: &str = "gateway_websocket_broadcast";
 /// Actions of the model system that are not built here.
 const OTHER_ACTIONS: [&str; 3] = ["invoke_function", "invoke_container", "start_workflow"];
 /// What may stand beside an action in the model system and is not built here.
-const BESIDE: [&str; 4] = ["filter", "transformer", "retry_policy", "dead_letter"];
+const BESIDE: [&str; 2] = ["retry_policy", "dead_letter"];
+/// Longest programs, in characters, as in the model system.
+const MAX_FILTER: usize = 1024;
+const MAX_TRANSFORMER: usize = 65_536;
 
 /// The v2 form: a list of actions, each a map with one kind.
 pub(super) fn list(value: &Value<'_>, known: &Known<'_>, reading: &mut Reading) -> Vec<Action> {
@@ -28,14 +31,49 @@ pub(super) fn list(value: &Value<'_>, known: &Known<'_>, reading: &mut Reading) 
     for item in items {
         let mut fields = item.fields(reading);
         fields.refuse(&BESIDE, reading);
-        actions.extend(one(&mut fields, known, reading));
+        let steps = steps(&mut fields, reading);
+        actions.extend(one(&mut fields, steps, known, reading));
         fields.finish(reading);
     }
     actions
 }
 
+/// What is done to every event before: `filter`, `transformer` and `payload_encoding`.
+fn steps(fields: &mut Fields<'_>, reading: &mut Reading) -> Steps {
+    const WORDS: &[(&str, PayloadEncoding)] = &[
+        ("base64", PayloadEncoding::Base64),
+        ("text", PayloadEncoding::Text),
+        ("json", PayloadEncoding::Json),
+    ];
+    let payload = fields.get("payload_encoding").and_then(|value| word(&value, WORDS, reading));
+    Steps {
+        payload: payload.unwrap_or_default(),
+        filter: program(fields, "filter", MAX_FILTER, reading),
+        transformer: program(fields, "transformer", MAX_TRANSFORMER, reading),
+    }
+}
+
+/// `{jq: PROGRAM}`. Whether it compiles is looked at when the server starts.
+fn program(fields: &mut Fields<'_>, name: &'static str, most: usize, reading: &mut Reading) -> Option<Id> {
+    let mut inner = fields.get(name)?.fields(reading);
+    let value = inner.need("jq", reading);
+    inner.finish(reading);
+    let value = value?;
+    let text = value.str(reading)?;
+    let length = text.chars().count();
+    if length == 0 || length > most {
+        value.fault(reading, format_args!("{length} characters; a program has 1 to {most}"));
+    }
+    Some(text.into())
+}
+
 /// The one action that stands among other keys.
-pub(super) fn one(fields: &mut Fields<'_>, known: &Known<'_>, reading: &mut Reading) -> Option<Action> {
+pub(super) fn one(
+    fields: &mut Fields<'_>,
+    steps: Steps,
+    known: &Known<'_>,
+    reading: &mut Reading,
+) -> Option<Action> {
     let faults = reading.faults.len();
     fields.refuse(&OTHER_ACTIONS, reading);
     let value = fields.get_or_null(BROADCAST);
@@ -45,10 +83,10 @@ pub(super) fn one(fields: &mut Fields<'_>, known: &Known<'_>, reading: &mut Read
         }
         return None;
     };
-    broadcast(&value, known, reading)
+    broadcast(&value, steps, known, reading)
 }
 
-fn broadcast(value: &Value<'_>, known: &Known<'_>, reading: &mut Reading) -> Option<Action> {
+fn broadcast(value: &Value<'_>, steps: Steps, known: &Known<'_>, reading: &mut Reading) -> Option<Action> {
     let mut fields = value.fields(reading);
     let gateway = fields.need("gateway_id", reading);
     let path = fields.need("path", reading);
@@ -62,7 +100,7 @@ fn broadcast(value: &Value<'_>, known: &Known<'_>, reading: &mut Reading) -> Opt
     let path = path.and_then(|value| self::path(&value, gateway_id.as_ref(), known, reading));
     let service_account_id = account.and_then(|value| self::account(&value, known, reading));
     let target = PathKey { gateway_id: gateway_id?, path: path? };
-    Some(Action::GatewayWebsocketBroadcast { target, service_account_id: service_account_id? })
+    Some(Action::GatewayWebsocketBroadcast { target, service_account_id: service_account_id?, steps })
 }
 
 /// A path of the gateway; it is not checked when the gateway is not known.

@@ -8,7 +8,7 @@ use crate::model::iot::KINDS;
 use crate::model::topic;
 
 /// Most aliases of one device, as in the model system.
-const MOST: usize = 5;
+pub const MOST: usize = 5;
 
 /// An alias and its place, for checks over the whole registry.
 pub(super) struct Placed {
@@ -52,7 +52,8 @@ pub(super) fn read(
     aliases
 }
 
-fn check_name(name: &str) -> Result<(), String> {
+/// Holds the name of an alias against the rules of topics.
+pub fn check_name(name: &str) -> Result<(), String> {
     if name.starts_with('$') {
         return Err("must not begin with '$'".into());
     }
@@ -60,7 +61,7 @@ fn check_name(name: &str) -> Result<(), String> {
 }
 
 /// `$devices/{id}`, or below it one of the standard topics and anything under that.
-fn is_own_topic(text: &str, device_id: &str) -> bool {
+pub fn is_own_topic(text: &str, device_id: &str) -> bool {
     let mut levels = text.split('/');
     topic::check_name(text).is_ok()
         && levels.next() == Some("$devices")

@@ -35,7 +35,7 @@ pub(super) fn read(root: &mut Fields<'_>, reading: &mut Reading) -> Vec<Gateway>
         fields.refuse(&["openapi"], reading);
         let paths = fields.need("paths", reading).map(|value| paths(&value, reading)).unwrap_or_default();
         fields.finish(reading);
-        gateways.push(Gateway { id, domain, allowed_origins, paths });
+        gateways.push(Gateway { id, domain, allowed_origins, paths, is_stopped: false });
     }
     gateways
 }
@@ -98,7 +98,7 @@ fn retention(value: &Value<'_>, reading: &mut Reading) -> Retention {
 }
 
 /// A path is compared with the request's bytes, so it holds only what a URL path holds unescaped.
-fn check_path(path: &str) -> Result<(), String> {
+pub fn check_path(path: &str) -> Result<(), String> {
     if !path.starts_with('/') {
         return Err("must begin with '/'".into());
     }

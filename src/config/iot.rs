@@ -37,7 +37,7 @@ fn registry(item: &Value<'_>, logins: &mut Unique, reading: &mut Reading) -> Dev
         .collect();
     aliases::check_prefixes(&placed, reading);
     fields.finish(reading);
-    DeviceRegistry { id, password, devices, external }
+    DeviceRegistry { id, passwords: password.into_iter().collect(), devices, external }
 }
 
 fn device(
@@ -60,7 +60,7 @@ fn device(
     let aliases =
         fields.get("aliases").map(|value| aliases::read(&value, &id, placed, reading)).unwrap_or_default();
     fields.finish(reading);
-    Device { id, password, aliases }
+    Device { id, passwords: password.into_iter().collect(), aliases }
 }
 
 fn broker(item: &Value<'_>, logins: &mut Unique, reading: &mut Reading) -> Broker {
@@ -70,7 +70,7 @@ fn broker(item: &Value<'_>, logins: &mut Unique, reading: &mut Reading) -> Broke
     let (external, own) = home(&mut fields, reading);
     let password = if external.is_some() { None } else { login(own, reading) };
     fields.finish(reading);
-    Broker { id, password, external }
+    Broker { id, passwords: password.into_iter().collect(), external }
 }
 
 /// Where a registry or broker lives: with `url` on an external broker, where `username` and `password` are

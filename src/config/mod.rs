@@ -33,12 +33,20 @@ mod tree;
 mod triggers;
 mod unique;
 
+/// Rules that what is declared by calls has to follow too.
+pub mod rules {
+    pub use super::aliases::{MOST as MAX_ALIASES, check_name as check_alias, is_own_topic};
+    pub use super::gateways::check_path;
+    pub use super::sources::{check_image_name, check_tag};
+    pub use super::topics::{check_broker_filter, check_registry_filter};
+}
+
 use std::path::{Path, PathBuf};
 
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use iot::mqtt_address;
 pub use settings::{
-    GatewaySettings, LogSettings, ManagementSettings, MqttSettings, ServiceAccount, Settings,
+    GatewaySettings, LogSettings, ManagementSettings, MqttSettings, ServiceAccount, Settings, Tls,
 };
 
 use crate::model::Resources;

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::fields::{Fields, Reading, Spot};
+use super::accounts::items;
+use super::fields::{Fields, Reading, Spot, Value};
 use super::scalar::{address, duration, whole, word};
-use super::settings::{GatewaySettings, LogSettings, ManagementSettings, MqttSettings, defaults};
+use super::settings::{GatewaySettings, LogSettings, ManagementSettings, MqttSettings, Tls, defaults};
+use super::tree::Kind;
 use crate::model::gateway::MAX_WORKERS;
 use crate::model::id::{self, Id};
 use crate::telemetry::LogFormat;
@@ -80,9 +82,45 @@ fn management(root: &mut Fields<'_>, listens: &mut Listens, reading: &mut Readin
     let settings = ManagementSettings {
         listen: listen(&mut fields, "listen", defaults::MANAGEMENT, listens, reading),
         grpc_listen: listen(&mut fields, "grpc_listen", defaults::GRPC, listens, reading),
+        host: fields.get("host").and_then(|value| host(&value, reading)),
+        tls: fields.get("tls").map_or(Tls::Own, |value| tls(&value, reading)),
+        token_audiences: items(&mut fields, "token_audiences", reading)
+            .iter()
+            .filter_map(|value| value.str(reading).map(str::to_owned))
+            .collect(),
     };
     fields.finish(reading);
     settings
+}
+
+/// A host name or an address, without a port.
+fn host(value: &Value<'_>, reading: &mut Reading) -> Option<String> {
+    let text = value.str(reading)?;
+    if url::Host::parse(text).is_err() && text.parse::<std::net::IpAddr>().is_err() {
+        let shown = value.shown();
+        value.fault(reading, format_args!("{shown} is not a host name or an address (no scheme, no port)"));
+    }
+    Some(text.to_owned())
+}
+
+/// `off`, or `{certificate_file, key_file}`.
+fn tls(value: &Value<'_>, reading: &mut Reading) -> Tls {
+    if matches!(value.node.kind, Kind::Text(_)) {
+        let is_on = word(value, &[("own", true), ("off", false)], reading);
+        return if is_on == Some(false) { Tls::Off } else { Tls::Own };
+    }
+    let mut fields = value.fields(reading);
+    let certificate = fields.need("certificate_file", reading);
+    let key = fields.need("key_file", reading);
+    fields.finish(reading);
+    let mut file = |value: Option<Value<'_>>| {
+        let name = value?.str(reading)?;
+        Some(reading.folder.join(name))
+    };
+    match (file(certificate), file(key)) {
+        (Some(certificate_file), Some(key_file)) => Tls::Given { certificate_file, key_file },
+        _ => Tls::Own,
+    }
 }
 
 /// `mqtt:` alone, with nothing under it, is a server with the defaults; only without the key there is none.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::model::Resources;
 use crate::model::id::Id;
+use crate::model::role::{Right, Role};
 use crate::telemetry::LogFormat;
 
 /// Everything that a configuration file says.
@@ -49,6 +50,28 @@ pub struct ManagementSettings {
     pub listen: SocketAddr,
     /// gRPC.
     pub grpc_listen: SocketAddr,
+    /// The name that clients reach the gRPC port by, for its certificate and for those who ask for its address.
+    pub host: Option<String>,
+    /// The certificate of the gRPC port.
+    pub tls: Tls,
+    /// What the `aud` of a JWT may be, besides the addresses of the gRPC port.
+    pub token_audiences: Vec<String>,
+}
+
+/// How the gRPC port proves who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tls {
+    /// By a certificate of our own CA in `data_dir/tls`.
+    Own,
+    /// By a certificate in files.
+    Given {
+        /// PEM: the certificate, and those that lead to its CA.
+        certificate_file: PathBuf,
+        /// PEM: its key.
+        key_file: PathBuf,
+    },
+    /// Not at all: for a proxy before it that does.
+    Off,
 }
 
 /// `mqtt:`, the embedded MQTT server.
@@ -77,13 +100,14 @@ pub struct ServiceAccount {
 }
 
 impl ServiceAccount {
-    /// Roles that allow to broadcast, the narrowest first.
+    /// The narrowest roles that allow to broadcast, for messages.
     pub const BROADCASTERS: [&str; 3] =
         ["api-gateway.websocketBroadcaster", "api-gateway.editor", "api-gateway.admin"];
 
     /// Whether this account may broadcast.
     pub fn may_broadcast(&self) -> bool {
-        self.roles.iter().any(|role| Self::BROADCASTERS.contains(&role.as_str()))
+        let permits = |role: &String| Role::find(role).is_some_and(|role| role.permits(Right::Broadcast));
+        self.roles.iter().any(permits)
     }
 }
 

@@ -25,6 +25,12 @@ const OTHER_KINDS: [&str; 10] = [
     "mail",
 ];
 
+/// Longest names of repositories and tags, and the marks in them.
+const MAX_IMAGE_NAME: usize = 255;
+const IMAGE_MARKS: &str = "/-._:";
+const MAX_TAG: usize = 128;
+const TAG_MARKS: &str = "-._";
+
 /// The one source that a `source:` or `rule:` names.
 pub(super) fn kind<'a>(fields: &mut Fields<'a>, reading: &mut Reading) -> Option<(&'static str, Value<'a>)> {
     let faults = reading.faults.len();
@@ -140,8 +146,9 @@ fn container_registry(
             list.fault(reading, "at least one event type is needed, such as \"create_image\"");
         }
     }
-    let image_name = fields.get("image_name").and_then(|value| filter_text(&value, 255, "/-._:", reading));
-    let tag = fields.get("tag").and_then(|value| filter_text(&value, 128, "-._", reading));
+    let image_name =
+        fields.get("image_name").and_then(|value| filter_text(&value, MAX_IMAGE_NAME, IMAGE_MARKS, reading));
+    let tag = fields.get("tag").and_then(|value| filter_text(&value, MAX_TAG, TAG_MARKS, reading));
     let ids = known.container_registries.iter().map(|registry| &*registry.id);
     let registry_id = reference(&registry?, "a container registry", ids, reading)?;
     let filter = ContainerFilter { event_types, image_name, tag };
@@ -151,14 +158,29 @@ fn container_registry(
 /// A name of an image or a tag: letters, digits and some marks.
 fn filter_text(value: &Value<'_>, most: usize, marks: &str, reading: &mut Reading) -> Option<Id> {
     let text = value.str(reading)?;
-    let allowed = |c: char| c.is_ascii_alphanumeric() || marks.contains(c);
-    if text.is_empty() || text.len() > most || !text.chars().all(allowed) {
+    if let Err(fault) = check_filter_text(text, most, marks) {
         let shown = value.shown();
-        let marks = marks.chars().map(|mark| format!("'{mark}'")).collect::<Vec<_>>().join(", ");
-        value.fault(
-            reading,
-            format_args!("{shown} is not a name (1 to {most} letters, digits or {marks}; no wildcards)"),
-        );
+        value.fault(reading, format_args!("{shown} {fault}"));
     }
     Some(Id::from(text))
+}
+
+/// Holds what images or tags are filtered by against what their names can be.
+fn check_filter_text(text: &str, most: usize, marks: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || marks.contains(c);
+    if !text.is_empty() && text.len() <= most && text.chars().all(allowed) {
+        return Ok(());
+    }
+    let marks = marks.chars().map(|mark| format!("'{mark}'")).collect::<Vec<_>>().join(", ");
+    Err(format!("is not a name (1 to {most} letters, digits or {marks}; no wildcards)"))
+}
+
+/// What a repository may be filtered by.
+pub fn check_image_name(text: &str) -> Result<(), String> {
+    check_filter_text(text, MAX_IMAGE_NAME, IMAGE_MARKS)
+}
+
+/// What a tag may be filtered by.
+pub fn check_tag(text: &str) -> Result<(), String> {
+    check_filter_text(text, MAX_TAG, TAG_MARKS)
 }

@@ -7,7 +7,7 @@ use super::fields::quote;
 use super::suggest;
 
 /// Checks the filter of a broker's topics.
-pub(super) fn check_broker_filter(filter: &str) -> Result<(), String> {
+pub fn check_broker_filter(filter: &str) -> Result<(), String> {
     if filter.starts_with('$') {
         return Err("is not a topic of a broker: those do not begin with '$'".into());
     }
@@ -15,7 +15,7 @@ pub(super) fn check_broker_filter(filter: &str) -> Result<(), String> {
 }
 
 /// Checks the filter of a registry's topics, perhaps of one device only.
-pub(super) fn check_registry_filter(
+pub fn check_registry_filter(
     filter: &str,
     registry: &DeviceRegistry,
     device_id: Option<&str>,

@@ -10,7 +10,7 @@ use super::sources;
 use super::unique::Unique;
 use super::{Known, scalar};
 use crate::model::id::Id;
-use crate::model::trigger::{Action, BatchSettings, Trigger, TriggerSource};
+use crate::model::trigger::{Action, BatchSettings, Steps, Trigger, TriggerSource};
 
 const MAX_DESCRIPTION: usize = 500;
 const MAX_LABELS: usize = 64;
@@ -33,7 +33,7 @@ pub(super) fn read(root: &mut Fields<'_>, known: &Known<'_>, reading: &mut Readi
         };
         fields.finish(reading);
         let Some((source, batch, actions)) = found else { continue };
-        triggers.push(Trigger { name, source, batch, actions });
+        triggers.push(Trigger { id: name.clone(), name, pause: None, source, batch, actions });
     }
     triggers
 }
@@ -67,7 +67,7 @@ fn v1(rule: &Value<'_>, known: &Known<'_>, reading: &mut Reading) -> Option<Part
     let (kind, value) = kind?;
     let mut fields = value.fields(reading);
     let batch = fields.get("batch_settings").map(|value| batch::v1(&value, reading)).unwrap_or_default();
-    let action = actions::one(&mut fields, known, reading);
+    let action = actions::one(&mut fields, Steps::default(), known, reading);
     let source = sources::read(kind, &mut fields, known, reading);
     fields.finish(reading);
     Some((source?, batch, vec![action?]))

@@ -72,6 +72,8 @@ pub(super) struct Followed {
 struct Taker {
     /// Up to where it has taken the events.
     cursor: i64,
+    /// Whether a trigger wants its events, now or later.
+    is_wanted: bool,
     /// The task of its link, with what ends it.
     link: Option<(watch::Sender<bool>, JoinHandle<()>)>,
 }
@@ -85,7 +87,7 @@ impl Followed {
         questions: mpsc::Sender<Question>,
         requests: mpsc::Sender<Request>,
     ) -> Self {
-        let taker = |(source, cursor)| (source, Taker { cursor, link: None });
+        let taker = |(source, cursor)| (source, Taker { cursor, link: None, is_wanted: true });
         Self {
             registry,
             store,
@@ -111,6 +113,28 @@ impl Followed {
         work(sources.entry(source.clone()).or_default())
     }
 
+    /// Whether its sources are not these.
+    pub(super) fn lacks(&self, wanted: &[TriggerSource]) -> bool {
+        let sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = sources.iter().filter(|(_, taker)| taker.is_wanted);
+        let is_missing = |source| !sources.get(source).is_some_and(|taker| taker.is_wanted);
+        known.count() != wanted.len() || wanted.iter().any(is_missing)
+    }
+
+    /// Its sources are these from now on; where they go on is given for those that are new.
+    pub(super) fn set_sources(&self, wanted: impl Iterator<Item = (TriggerSource, i64)>) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut old = std::mem::take(&mut *sources);
+        for (source, cursor) in wanted {
+            let taker = old.remove(&source).unwrap_or(Taker { cursor, link: None, is_wanted: true });
+            sources.insert(source, Taker { is_wanted: true, ..taker });
+        }
+        // Those whose links have still to end are kept until they have.
+        let is_live = |taker: &Taker| taker.link.as_ref().is_some_and(|(_, task)| !task.is_finished());
+        let live = old.into_iter().filter(|(_, taker)| is_live(taker));
+        sources.extend(live.map(|(source, taker)| (source, Taker { is_wanted: false, ..taker })));
+    }
+
     /// Where a source goes on.
     pub(super) fn cursor(&self, source: &TriggerSource) -> i64 {
         self.with(source, |taker| taker.cursor)
@@ -118,8 +142,13 @@ impl Followed {
 
     /// A source has taken the events up to this number. What all have taken is kept no more.
     pub(super) fn taken(&self, source: &TriggerSource, number: i64) {
-        self.with(source, |taker| taker.cursor = number.max(taker.cursor));
-        self.store.taken(self.registry.number, source.to_string(), number);
+        let is_wanted = self.with(source, |taker| {
+            taker.cursor = number.max(taker.cursor);
+            taker.is_wanted
+        });
+        if is_wanted {
+            self.store.taken(self.registry.number, source.to_string(), number);
+        }
     }
 
     /// Ends the link that a source had. True: it has ended, and what it handed over is accepted or refused.

@@ -100,7 +100,7 @@ async fn run(feed: Feed, groups: mpsc::Sender<Arrivals>, mut stopped: watch::Rec
             let Some(receipt) = receipts.pop() else { return };
             // Refused if the reader has gone, or goes: the next link begins here.
             tokio::select! {
-                sent = groups.send(Arrivals { events, repeats: None, receipt }) => if sent.is_err() { return },
+                sent = groups.send(Arrivals { events, repeats: None, made_of: None, receipt }) => if sent.is_err() { return },
                 _ = stopped.changed() => return,
             }
             while gate.verdict() == Verdict::Pending {

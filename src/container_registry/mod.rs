@@ -21,6 +21,7 @@ pub mod webhook;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
@@ -41,7 +42,7 @@ use crate::model::Resources;
 use crate::model::condition::Condition;
 use crate::model::container::{ContainerFilter, ContainerRegistry};
 use crate::model::id::Id;
-use crate::model::trigger::TriggerSource;
+use crate::model::trigger::{Pause, TriggerSource};
 
 /// What may wait to be asked of a registry. What finds no room is found by a reconciliation of all of it.
 pub const QUESTIONS: usize = 1024;
@@ -108,7 +109,7 @@ impl Registries {
             let declared = Arc::new(declared.clone());
             let client = Client::new(&declared);
             let client = client.map_err(|error| StartError::Client(declared.id.clone(), error))?;
-            let sources: HashSet<_> = resources.triggers.iter().map(|trigger| &trigger.source).collect();
+            let sources: HashSet<_> = sources_of(resources).collect();
             let own = sources.into_iter().filter(|source| is_of(source, &declared));
             let sources: Vec<_> = own.cloned().collect();
             let (name, names) =
@@ -116,7 +117,7 @@ impl Registries {
             let (number, cursors) = store.work(move |job| store::index::open(job, &name, &names)).await?;
             let (questions, asked) = mpsc::channel(QUESTIONS);
             let (requests, requested) = mpsc::channel(1);
-            let has_triggers = !sources.is_empty();
+            let has_triggers = Arc::new(AtomicBool::new(!sources.is_empty()));
             let followed = Arc::new(Followed::new(
                 Registry { number, declared: Arc::clone(&declared), has_triggers },
                 Arc::clone(&store),
@@ -132,6 +133,31 @@ impl Registries {
         let numbers: Vec<_> = by_id.values().map(|followed| followed.registry.number).collect();
         store.work(move |job| store::index::retire_others(job, &numbers)).await?;
         Ok(Some(Self { by_id, store, runtime: runtime.clone(), stop }))
+    }
+
+    /// Knows the sources of these triggers from now on. A new one begins with what happens next. Call it before their
+    /// links are made.
+    pub async fn apply(&self, resources: &Resources) -> Result<(), StartError> {
+        for followed in self.by_id.values() {
+            let declared = &followed.registry.declared;
+            let sources: HashSet<_> = sources_of(resources).collect();
+            let own: Vec<_> = sources.into_iter().filter(|source| is_of(source, declared)).cloned().collect();
+            if !followed.lacks(&own) {
+                continue;
+            }
+            let (name, names) =
+                (declared.id.clone(), own.iter().map(ToString::to_string).collect::<Vec<_>>());
+            let (_, cursors) = self.store.work(move |job| store::index::open(job, &name, &names)).await?;
+            followed.registry.has_triggers.store(!own.is_empty(), Ordering::Relaxed);
+            followed.set_sources(own.into_iter().zip(cursors));
+        }
+        Ok(())
+    }
+
+    /// Every image that is known of a registry: its repository, its digest and its tags.
+    pub async fn images(&self, registry: &str) -> Result<Vec<(String, String, Vec<String>)>, StartError> {
+        let registry = registry.to_owned();
+        Ok(self.store.work(move |job| Ok(store::tables::load_images(job.db, &registry)?)).await?)
     }
 
     fn followed<'a>(
@@ -178,6 +204,12 @@ impl Registries {
         self.stop();
         self.store.close();
     }
+}
+
+/// The sources of triggers that want events, now or later.
+fn sources_of(resources: &Resources) -> impl Iterator<Item = &TriggerSource> {
+    let wanting = resources.triggers.iter().filter(|trigger| trigger.pause != Some(Pause::Drop));
+    wanting.map(|trigger| &trigger.source)
 }
 
 fn is_of(source: &TriggerSource, registry: &ContainerRegistry) -> bool {

@@ -43,6 +43,8 @@ async fn start_asking(folder: &Path, address: std::net::SocketAddr) -> Registrie
 
 async fn start_with(folder: &Path, declared: ContainerRegistry, sources: &[TriggerSource]) -> Registries {
     let trigger = |source: &TriggerSource| Trigger {
+        id: "t".into(),
+        pause: None,
         name: "t".into(),
         source: source.clone(),
         batch: BatchSettings::default(),

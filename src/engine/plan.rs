@@ -6,17 +6,40 @@ use crate::model::Resources;
 use crate::model::gateway::PathKey;
 use crate::model::id::Id;
 use crate::model::iot::{Alias, ExternalBroker};
-use crate::model::trigger::{Action, BatchSettings, MqttTopics, TriggerSource};
+use crate::model::trigger::{Action, BatchSettings, MqttTopics, Pause, Steps, TriggerSource};
 
 /// A source and everything that hangs on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainPlan {
     /// What is read.
     pub source: TriggerSource,
+    /// What is made of it first, for one action; it is read from the journal then.
+    pub made: Option<Made>,
     /// Where it is read.
     pub place: Place,
     /// One entry for each action of each trigger with this source, in the order of the triggers.
     pub batches: Vec<BatchPlan>,
+}
+
+/// Events that are made of others, for one action of a trigger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// The trigger's id.
+    pub trigger: Id,
+    /// Which of its actions this is, counted from 0.
+    pub number: usize,
+    /// What is done to every event.
+    pub steps: Steps,
+}
+
+impl ChainPlan {
+    /// What the journal and people know it by; the same for the same only.
+    pub fn name(&self) -> String {
+        match &self.made {
+            Some(made) => format!("{}#{} of {}", made.trigger, made.number, self.source),
+            None => self.source.to_string(),
+        }
+    }
 }
 
 /// Where a source's topics are.
@@ -38,7 +61,7 @@ pub enum Place {
 /// One batch actor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchPlan {
-    /// The trigger's name.
+    /// The trigger's id.
     pub trigger: Id,
     /// Which of its actions this is, counted from 0.
     pub number: usize,
@@ -46,27 +69,45 @@ pub struct BatchPlan {
     pub settings: BatchSettings,
     /// Where they go.
     pub target: PathKey,
+    /// Whether nothing is batched for a while, and events are kept for later.
+    pub is_held: bool,
+    /// Whether another chain makes events of these first, and batches those.
+    pub is_made: bool,
 }
 
-/// The chains for all triggers: one for each distinct source.
+/// The chains for all triggers: one for each distinct source, and one for each action that makes other events first.
 pub fn plan(resources: &Resources) -> Vec<ChainPlan> {
     let mut chains: BTreeMap<&TriggerSource, ChainPlan> = BTreeMap::new();
-    for trigger in &resources.triggers {
+    let mut made = Vec::new();
+    for trigger in resources.triggers.iter().filter(|trigger| trigger.pause != Some(Pause::Drop)) {
         let chain = chains.entry(&trigger.source).or_insert_with(|| ChainPlan {
             source: trigger.source.clone(),
+            made: None,
             place: place(resources, &trigger.source),
             batches: Vec::new(),
         });
-        chain.batches.extend(trigger.actions.iter().enumerate().map(|(number, action)| match action {
-            Action::GatewayWebsocketBroadcast { target, .. } => BatchPlan {
-                trigger: trigger.name.clone(),
+        for (number, action) in trigger.actions.iter().enumerate() {
+            let Action::GatewayWebsocketBroadcast { target, steps, .. } = action;
+            let batch = BatchPlan {
+                trigger: trigger.id.clone(),
                 number,
                 settings: trigger.batch,
                 target: target.clone(),
-            },
-        }));
+                is_held: trigger.pause.is_some(),
+                is_made: !steps.is_none(),
+            };
+            if batch.is_made {
+                made.push(ChainPlan {
+                    source: trigger.source.clone(),
+                    made: Some(Made { trigger: trigger.id.clone(), number, steps: steps.clone() }),
+                    place: Place::Embedded,
+                    batches: vec![BatchPlan { is_made: false, ..batch.clone() }],
+                });
+            }
+            chain.batches.push(batch);
+        }
     }
-    chains.into_values().collect()
+    chains.into_values().chain(made).collect()
 }
 
 fn place(resources: &Resources, source: &TriggerSource) -> Place {
@@ -99,9 +140,12 @@ mod tests {
         let action = |path: &&str| Action::GatewayWebsocketBroadcast {
             target: PathKey { gateway_id: "main".into(), path: (*path).into() },
             service_account_id: "sa".into(),
+            steps: Steps::default(),
         };
         Trigger {
+            id: name.into(),
             name: name.into(),
+            pause: None,
             source: source.clone(),
             batch: BatchSettings::default(),
             actions: paths.iter().map(action).collect(),
@@ -123,11 +167,11 @@ mod tests {
         let resources = Resources {
             device_registries: vec![DeviceRegistry {
                 id: "factory".into(),
-                password: None,
+                passwords: vec![],
                 devices: vec![],
                 external: None,
             }],
-            brokers: vec![Broker { id: "plant".into(), password: None, external: Some(external.clone()) }],
+            brokers: vec![Broker { id: "plant".into(), passwords: vec![], external: Some(external.clone()) }],
             triggers: vec![
                 trigger("one", &topic(None), &["/a"]),
                 trigger("two", &topic(Some("$devices/+/events")), &["/a"]),

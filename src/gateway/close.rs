@@ -7,6 +7,10 @@ pub(super) enum Close {
     Idle,
     /// 1001: the connection has lived for an hour.
     Lifetime,
+    /// 1001: the gateway is stopped, or has this path no more.
+    Withdrawn,
+    /// 1001: asked for by a call of the management API.
+    Disconnected,
     /// 1002: the client broke the protocol.
     Protocol,
     /// 1007: text that is not UTF-8.
@@ -25,7 +29,7 @@ impl Close {
     /// The code of the close frame.
     pub(super) const fn code(self) -> u16 {
         match self {
-            Self::Idle | Self::Lifetime => 1001,
+            Self::Idle | Self::Lifetime | Self::Withdrawn | Self::Disconnected => 1001,
             Self::Protocol => 1002,
             Self::NotUtf8 => 1007,
             Self::TooBig => 1009,
@@ -39,6 +43,8 @@ impl Close {
         match self {
             Self::Idle => "idle for 10 minutes",
             Self::Lifetime => "open for 60 minutes, connect again",
+            Self::Withdrawn => "the gateway is stopped, or has this path no more",
+            Self::Disconnected => "disconnected by the operator",
             Self::Protocol => "protocol error",
             Self::NotUtf8 => "text is not UTF-8",
             Self::TooBig => "frame over 32768 or message over 131072 bytes",
@@ -53,6 +59,8 @@ impl Close {
         match self {
             Self::Idle => "idle",
             Self::Lifetime => "lifetime",
+            Self::Withdrawn => "withdrawn",
+            Self::Disconnected => "disconnected",
             Self::Protocol => "protocol",
             Self::NotUtf8 => "not_utf8",
             Self::TooBig => "too_big",

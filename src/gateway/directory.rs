@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
 
+use super::clients::Clients;
 use super::history::{History, PathHistory};
 use super::refusal::Refusal;
 use super::segment::Format;
 use crate::journal::{Journal, Journals};
-use crate::model::gateway::{Gateway, MAX_WORKERS, PathKey, SlowClients};
+use crate::model::gateway::{Gateway, GatewayPath, MAX_WORKERS, PathKey, SlowClients};
 use crate::model::id::Id;
 
 /// The gateways that clients can reach just now.
@@ -18,6 +19,10 @@ use crate::model::id::Id;
 pub struct Directory {
     gateways: DashMap<Id, Arc<GatewayEntry>>,
     domains: DashMap<String, Arc<GatewayEntry>>,
+    /// Every path that there has been: one that comes back finds its clients and counters.
+    paths: DashMap<PathKey, Arc<PathEntry>>,
+    history: Arc<History>,
+    clients: Arc<Clients>,
     connections: Arc<AtomicUsize>,
     max_connections: usize,
 }
@@ -27,6 +32,7 @@ pub struct Directory {
 pub(super) struct GatewayEntry {
     pub(super) allowed_origins: Vec<String>,
     paths: HashMap<String, Arc<PathEntry>>,
+    is_stopped: bool,
 }
 
 /// A path, shared by all workers.
@@ -82,41 +88,72 @@ impl Drop for Place {
 impl Directory {
     /// The directory of `gateways`, with at most `max_connections` sessions over all of them.
     pub fn new(gateways: &[Gateway], max_connections: usize, journals: &Journals) -> Self {
-        let history = Arc::new(History::new());
         let directory = Self {
             gateways: DashMap::new(),
             domains: DashMap::new(),
+            paths: DashMap::new(),
+            history: Arc::new(History::new()),
+            clients: Arc::default(),
             connections: Arc::default(),
             max_connections,
         };
+        directory.apply(gateways, journals);
+        directory
+    }
+
+    /// Knows these gateways from now on. Gives the paths that clients can no longer reach.
+    pub fn apply(&self, gateways: &[Gateway], journals: &Journals) -> Vec<PathKey> {
         for gateway in gateways {
-            let paths = gateway.paths.iter().filter_map(|path| {
-                let key = PathKey { gateway_id: gateway.id.clone(), path: path.path.as_str().into() };
-                let none = || (0..MAX_WORKERS).map(|_| AtomicUsize::new(0)).collect();
-                // Journals are made for the paths of the same gateways.
-                let journal = journals.of(&key)?;
-                let history = PathHistory::new(key.clone(), Arc::clone(&journal), Arc::clone(&history));
-                let entry = PathEntry {
-                    journal,
-                    history,
-                    key,
-                    backlog_bytes: path.backlog_bytes,
-                    slow_clients: path.slow_clients,
-                    sessions: none(),
-                    streams: none(),
-                };
-                Some((path.path.clone(), Arc::new(entry)))
-            });
+            let paths = gateway
+                .paths
+                .iter()
+                .filter_map(|path| Some((path.path.clone(), self.enter_path(gateway, path, journals)?)));
             let entry = Arc::new(GatewayEntry {
                 allowed_origins: gateway.allowed_origins.clone(),
                 paths: paths.collect(),
+                is_stopped: gateway.is_stopped,
             });
             if let Some(domain) = &gateway.domain {
-                directory.domains.insert(domain.clone(), Arc::clone(&entry));
+                self.domains.insert(domain.clone(), Arc::clone(&entry));
             }
-            directory.gateways.insert(gateway.id.clone(), entry);
+            self.gateways.insert(gateway.id.clone(), entry);
         }
-        directory
+        self.gateways.retain(|id, _| gateways.iter().any(|gateway| gateway.id == *id));
+        self.domains
+            .retain(|domain, _| gateways.iter().any(|gateway| gateway.domain.as_ref() == Some(domain)));
+        let is_open = |key: &PathKey| {
+            let gateway = self.gateways.get(&key.gateway_id);
+            gateway.is_some_and(|gateway| !gateway.is_stopped && gateway.paths.contains_key(&*key.path))
+        };
+        let known = self.paths.iter().map(|entry| entry.key().clone());
+        known.collect::<Vec<_>>().into_iter().filter(|key| !is_open(key)).collect()
+    }
+
+    fn enter_path(
+        &self,
+        gateway: &Gateway,
+        path: &GatewayPath,
+        journals: &Journals,
+    ) -> Option<Arc<PathEntry>> {
+        let key = PathKey { gateway_id: gateway.id.clone(), path: path.path.as_str().into() };
+        if let Some(known) = self.paths.get(&key) {
+            return Some(Arc::clone(&known));
+        }
+        let none = || (0..MAX_WORKERS).map(|_| AtomicUsize::new(0)).collect();
+        // Journals are made for the paths of the same gateways.
+        let journal = journals.of(&key)?;
+        let history = PathHistory::new(key.clone(), Arc::clone(&journal), Arc::clone(&self.history));
+        let entry = Arc::new(PathEntry {
+            journal,
+            history,
+            key: key.clone(),
+            backlog_bytes: path.backlog_bytes,
+            slow_clients: path.slow_clients,
+            sessions: none(),
+            streams: none(),
+        });
+        self.paths.insert(key, Arc::clone(&entry));
+        Some(entry)
     }
 
     /// Finds the path that a request names: `{path}` under a gateway's domain, else `/{gateway_id}{path}`.
@@ -137,12 +174,15 @@ impl Directory {
             }
         };
         let entry = gateway.paths.get(path).cloned().ok_or(Refusal::UnknownPath)?;
+        if gateway.is_stopped {
+            return Err(Refusal::GatewayStopped);
+        }
         Ok((gateway, entry))
     }
 
     /// The path `key`, if it exists.
     pub(super) fn path(&self, key: &PathKey) -> Option<Arc<PathEntry>> {
-        self.gateways.get(&key.gateway_id)?.paths.get(&*key.path).cloned()
+        self.paths.get(key).map(|entry| Arc::clone(&entry))
     }
 
     /// Takes a place for one more connection, if one is free.
@@ -153,6 +193,11 @@ impl Directory {
             return Err(Refusal::Full);
         }
         Ok(place)
+    }
+
+    /// Every open WebSocket connection.
+    pub(super) fn clients(&self) -> Arc<Clients> {
+        Arc::clone(&self.clients)
     }
 
     /// Connections open now.
@@ -172,7 +217,6 @@ pub(super) fn host_name(host: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::gateway::GatewayPath;
 
     fn directory(max: usize) -> Directory {
         let gateway = |id: &str, domain: Option<&str>| Gateway {
@@ -180,6 +224,7 @@ mod tests {
             domain: domain.map(Into::into),
             allowed_origins: Vec::new(),
             paths: vec![GatewayPath::new("/ws"), GatewayPath::new("/a/b")],
+            is_stopped: false,
         };
         let gateways = [gateway("main", None), gateway("shop", Some("ws.example.org"))];
         Directory::new(&gateways, max, &Journals::in_memory(&gateways))

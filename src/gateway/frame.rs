@@ -11,6 +11,7 @@ use crate::model::message;
 const FIN: u8 = 0x80;
 const CONTINUATION: u8 = 0x0;
 const TEXT: u8 = 0x1;
+const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;
 
 /// What clients of a path speak.
@@ -47,7 +48,7 @@ pub(super) fn put(out: &mut BytesMut, format: Format, batch: &[Event]) {
                 put_header(out, FIN | TEXT, len);
                 message::put(out, batch);
             } else {
-                put_text(out, &message::join(batch));
+                put_frames(out, TEXT, &message::join(batch));
             }
         }
         Format::EventStream => {
@@ -97,9 +98,15 @@ fn put_header(out: &mut BytesMut, first: u8, payload: usize) {
     }
 }
 
-fn put_text(out: &mut BytesMut, text: &[u8]) {
-    let mut opcode = TEXT;
-    let mut rest = text;
+/// One message for one connection.
+pub(super) fn message(data: &[u8], is_text: bool) -> Bytes {
+    let mut out = BytesMut::with_capacity(frames_len(data.len()));
+    put_frames(&mut out, if is_text { TEXT } else { BINARY }, data);
+    out.freeze()
+}
+
+fn put_frames(out: &mut BytesMut, mut opcode: u8, data: &[u8]) {
+    let mut rest = data;
     loop {
         let (payload, later) = rest.split_at(rest.len().min(MAX_FRAME_BYTES));
         put_header(out, if later.is_empty() { FIN | opcode } else { opcode }, payload.len());

@@ -6,7 +6,9 @@
 //! may wait for the journal; when either is full the BatchActor waits. When a shard is full the gateway waits for it.
 //! A slow client makes nobody wait: see `socket`.
 
+mod clients;
 mod close;
+mod connections;
 mod directory;
 mod feed;
 mod frame;
@@ -45,6 +47,8 @@ use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use self::connections::Withdraw;
+pub use self::connections::{Connection, Connections, Sent};
 pub use self::directory::Directory;
 use self::directory::PathEntry;
 use self::segment::{Format, Segment};
@@ -291,6 +295,21 @@ impl Workers {
         Arc::clone(&self.shards.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
+    /// The shard of a worker.
+    fn shard(&self, worker: usize) -> Option<Addr<ShardActor>> {
+        self.shards().iter().find(|(number, _)| *number == worker).map(|(_, shard)| shard.clone())
+    }
+
+    /// Closes the clients of these paths, which are no more, or not just now.
+    pub fn close(&self, paths: Vec<PathKey>) {
+        if paths.is_empty() {
+            return;
+        }
+        let withdraw = Withdraw(paths.into());
+        // One message for each change, which a full mailbox takes too.
+        self.shards().iter().for_each(|(_, shard)| shard.do_send(withdraw.clone()));
+    }
+
     fn enter(&self, worker: usize, shard: Addr<ShardActor>) {
         let mut shards = self.shards.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         // A worker that took the place of a dead one leaves its shard behind.
@@ -319,7 +338,7 @@ impl Listener {
             .listen("gateway", socket, move || {
                 // This closure runs on each worker's own thread.
                 let worker = next_worker.fetch_add(1, Ordering::Relaxed);
-                let shard = Shard::new(worker);
+                let shard = Shard::new(worker, directory.clients());
                 registered.enter(worker, ShardActor::new(Rc::clone(&shard)).start());
                 let (for_upgrade, for_plain) = (Arc::clone(&directory), Arc::clone(&directory));
                 let plain_shard = Rc::clone(&shard);

@@ -106,6 +106,11 @@ impl Path {
         self.forget_if_empty();
     }
 
+    /// The session with this key.
+    pub(super) fn session(&self, key: usize) -> Option<Rc<Session>> {
+        self.sessions.borrow().get(key).cloned()
+    }
+
     /// Adds a client of server-sent events; the key removes it.
     pub(super) fn insert_stream(&self, stream: Rc<Listening>) -> usize {
         self.streams.borrow_mut().insert(stream)

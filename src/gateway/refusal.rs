@@ -12,6 +12,8 @@ pub(super) enum Refusal {
     UnknownGateway,
     /// The gateway has no such path.
     UnknownPath,
+    /// The gateway is stopped.
+    GatewayStopped,
     /// The `Origin` may not connect.
     Origin,
     /// A request on a WebSocket path that asks for no WebSocket.
@@ -39,7 +41,9 @@ impl Refusal {
             }
             Self::Handshake(HandshakeError::GetMethodRequired) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Handshake(_) | Self::Start(_) => StatusCode::BAD_REQUEST,
-            Self::Full | Self::Stopping | Self::History => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full | Self::Stopping | Self::History | Self::GatewayStopped => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -48,6 +52,7 @@ impl Refusal {
         let text = match self {
             Self::UnknownGateway => "no such gateway; the URL is ws://HOST/{gateway_id}{path}",
             Self::UnknownPath => "the gateway has no such path",
+            Self::GatewayStopped => "the gateway is stopped",
             Self::Origin => "this Origin may not connect; see allowed_origins of the gateway",
             Self::NotWebSocket => {
                 "this path speaks WebSocket, or server-sent events with 'Accept: text/event-stream'"
@@ -78,6 +83,7 @@ impl Refusal {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::UnknownGateway => "unknown_gateway",
+            Self::GatewayStopped => "gateway_stopped",
             Self::UnknownPath => "unknown_path",
             Self::Origin => "origin",
             Self::NotWebSocket => "not_websocket",
@@ -101,7 +107,7 @@ impl Refusal {
             Self::NotWebSocket | Self::Handshake(HandshakeError::UnsupportedVersion) => {
                 &[("upgrade", "websocket"), ("sec-websocket-version", "13")]
             }
-            Self::Full | Self::Stopping | Self::History => &[("retry-after", "1")],
+            Self::Full | Self::Stopping | Self::History | Self::GatewayStopped => &[("retry-after", "1")],
             _ => &[],
         }
     }

@@ -17,8 +17,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior};
-use uuid::Uuid;
 
+use super::clients::{Client, Clients, Guest};
 use super::close::Close;
 use super::directory::{PathEntry, Place};
 use super::path::Path;
@@ -48,11 +48,12 @@ pub(super) struct Shard {
     clock: Rc<Cell<u32>>,
     turns: Arc<Semaphore>,
     stopping: Cell<bool>,
+    clients: Arc<Clients>,
 }
 
 impl Shard {
-    /// The shard of the worker with this number, without sessions.
-    pub(super) fn new(worker: usize) -> Rc<Self> {
+    /// The shard of the worker with this number, without sessions. They are entered among `clients`.
+    pub(super) fn new(worker: usize, clients: Arc<Clients>) -> Rc<Self> {
         Rc::new(Self {
             worker,
             paths: RefCell::default(),
@@ -60,6 +61,7 @@ impl Shard {
             clock: Rc::default(),
             turns: Arc::new(Semaphore::new(TURNS)),
             stopping: Cell::new(false),
+            clients,
         })
     }
 
@@ -82,7 +84,7 @@ impl Shard {
         self: &Rc<Self>,
         io: TcpStream,
         entered: Entered,
-        id: Uuid,
+        guest: Guest,
         answer: Bytes,
         early: BytesMut,
         start: Option<Begin>,
@@ -92,8 +94,10 @@ impl Shard {
         path.expect();
         let (entry, feed) = (Arc::clone(&path.entry), Rc::clone(&path.feed));
         let Some(place) = entered.keep() else { return };
-        let session = Rc::new(Session::new(io, entry, feed, place, id, answer, start));
+        let session = Rc::new(Session::new(io, entry, feed, place, guest, answer, start));
         let key = path.insert(Rc::clone(&session));
+        let known = Client { path: Arc::clone(&path.entry), worker: self.worker as u16, key: key as u32 };
+        self.clients.insert(session.guest.id, known);
         let shard = Rc::clone(self);
         let leave = move |session: &Session| shard.leave(&path, key, session);
         actix_rt::spawn(session::Run::new(session, early, leave));
@@ -108,10 +112,11 @@ impl Shard {
     /// Forgets a session that has ended.
     fn leave(&self, path: &Path, key: usize, session: &Session) {
         path.remove(key);
+        self.clients.remove(&session.guest.id);
         path.entry.leave(path.format, self.worker);
         METRICS.websocket_connections.dec();
         telemetry::count(&METRICS.websocket_closed, session.ended_as());
-        tracing::debug!(connection = %session.id, path = %path.entry.key, reason = session.ended_as(), "closed");
+        tracing::debug!(connection = %session.guest.id, path = %path.entry.key, reason = session.ended_as(), "closed");
     }
 
     fn path(&self, entered: &Entered) -> Rc<Path> {
@@ -121,6 +126,11 @@ impl Shard {
             .entry((entry.key.clone(), *format))
             .or_insert_with(|| Rc::new(Path::new(entry, *format, &self.clock, &self.turns)));
         Rc::clone(path)
+    }
+
+    /// A path that has, or had, clients of this format here.
+    pub(super) fn open_path(&self, key: &PathKey, format: Format) -> Option<Rc<Path>> {
+        self.paths.borrow().get(&(key.clone(), format)).cloned()
     }
 
     fn all_paths(&self) -> Vec<Rc<Path>> {
@@ -199,6 +209,11 @@ impl ShardActor {
     /// The actor for `shard`; start it on the shard's own thread.
     pub(super) fn new(shard: Rc<Shard>) -> Self {
         Self { shard, pending: Vec::new(), delivers: 0 }
+    }
+
+    /// What it is the mailbox of.
+    pub(super) fn shard(&self) -> &Shard {
+        &self.shard
     }
 
     /// Writes what is pending. The mailbox waits meanwhile, so that it fills, and says so to the gateways.
@@ -322,7 +337,13 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let paths = vec![GatewayPath::new("/ws")];
-            let gateway = [Gateway { id: "main".into(), domain: None, allowed_origins: vec![], paths }];
+            let gateway = [Gateway {
+                id: "main".into(),
+                domain: None,
+                allowed_origins: vec![],
+                paths,
+                is_stopped: false,
+            }];
             let directory = Directory::new(&gateway, 10, &Journals::in_memory(&gateway));
             let (_, entry) = directory.find("h", "/main/ws").unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -332,11 +353,11 @@ mod tests {
             server.set_nonblocking(true).unwrap();
             let server = TcpStream::from_std(server).unwrap();
             tokio::time::pause();
-            let shard = Shard::new(0);
+            let shard = Shard::new(0, Arc::default());
             let actor = ShardActor::new(Rc::clone(&shard)).start();
             let place = directory.take_place().unwrap();
             let entered = shard.enter(&entry, Format::WebSocket, place);
-            shard.adopt(server, entered, Uuid::nil(), Bytes::from_static(b"101"), BytesMut::new(), None);
+            shard.adopt(server, entered, Guest::new(None), Bytes::from_static(b"101"), BytesMut::new(), None);
             Self { shard, actor, client, started: Instant::now() }
         }
 
@@ -498,18 +519,19 @@ mod tests {
         SockRef::from(&server).set_send_buffer_size(4096).unwrap();
         let entered = shard.enter(&entry, Format::WebSocket, directory.take_place().unwrap());
         let begin = start.map(|position| Begin { position, skips: false });
-        shard.adopt(server, entered, Uuid::nil(), Bytes::new(), BytesMut::new(), begin);
+        shard.adopt(server, entered, Guest::new(None), Bytes::new(), BytesMut::new(), begin);
         client.into()
     }
 
     #[actix::test]
     async fn what_a_session_has_not_sent_is_kept_though_it_comes_to_the_ring_while_others_are_offered() {
         let paths = vec![GatewayPath::new("/ws")];
-        let gateway = [Gateway { id: "main".into(), domain: None, allowed_origins: vec![], paths }];
+        let gateway =
+            [Gateway { id: "main".into(), domain: None, allowed_origins: vec![], paths, is_stopped: false }];
         let stuck = Arc::new(Stuck::default());
         let journal = Arc::clone(&stuck) as Arc<dyn Journal>;
         let directory = Directory::new(&gateway, 1000, &Journals::one(&gateway, &journal));
-        let shard = Shard::new(0);
+        let shard = Shard::new(0, Arc::default());
         let actor = ShardActor::new(Rc::clone(&shard)).start();
         // The first resumes, and its read takes long. There are so many that others have their turn in between.
         let mut resuming = adopt(&shard, &directory, Some(0));

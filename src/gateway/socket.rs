@@ -6,6 +6,7 @@
 //! Its only queue is that of control frames, [`MAX_CONTROL_BYTES`]; a client that fills it is cut off.
 
 mod catch_up;
+mod own;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,8 +20,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use uuid::Uuid;
 
+use super::clients::Guest;
 use super::close::Close;
 use super::directory::{PathEntry, Place};
 use super::feed::Feed;
@@ -85,8 +86,7 @@ pub(super) enum Flow {
 
 /// One WebSocket connection.
 pub(super) struct Session {
-    /// Shown to the client as `X-Yc-Apigateway-Websocket-Connection-Id`.
-    pub(super) id: Uuid,
+    pub(super) guest: Guest,
     pub(super) entry: Arc<PathEntry>,
     feed: Rc<Feed>,
     io: TcpStream,
@@ -125,7 +125,7 @@ impl Session {
         entry: Arc<PathEntry>,
         feed: Rc<Feed>,
         place: Place,
-        id: Uuid,
+        guest: Guest,
         answer: Bytes,
         start: Option<Begin>,
     ) -> Self {
@@ -139,7 +139,7 @@ impl Session {
             Box::new(Replay::resume(start))
         };
         Self {
-            id,
+            guest,
             entry,
             cursor: Cell::new(head),
             replay: RefCell::new(start.map(resume)),
@@ -296,7 +296,7 @@ impl Session {
     /// Queues what the actor wants to send: pongs and the answer to a close frame.
     pub(super) fn push_control(&self, frame: Bytes) {
         let len = self.control_len.get() + frame.len();
-        if len > MAX_CONTROL_BYTES || self.control.borrow().len() >= MAX_CONTROL_FRAMES {
+        if len > MAX_CONTROL_BYTES + own::MAX_OWN_BYTES || self.control.borrow().len() >= MAX_CONTROL_FRAMES {
             return self.end("control_flood", true);
         }
         self.control_len.set(len);

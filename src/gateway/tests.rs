@@ -29,8 +29,13 @@ impl Bench {
     /// A gateway with this path, and `/other` of the same kind.
     fn with(workers: usize, path: GatewayPath, max_connections: usize) -> Self {
         let other = GatewayPath { path: "/other".into(), ..path.clone() };
-        let gateway =
-            Gateway { id: "main".into(), domain: None, allowed_origins: vec![], paths: vec![path, other] };
+        let gateway = Gateway {
+            id: "main".into(),
+            domain: None,
+            allowed_origins: vec![],
+            paths: vec![path, other],
+            is_stopped: false,
+        };
         let gateways = [gateway];
         Self::over(workers, &gateways, max_connections, &Journals::in_memory(&gateways))
     }
@@ -654,7 +659,8 @@ impl journal::Journal for Held {
 fn held() -> (Bench, Arc<Held>) {
     let held = Arc::new(Held { next: Default::default(), committed: watch::Sender::new(0) });
     let paths = vec![GatewayPath::new("/ws")];
-    let gateways = [Gateway { id: "main".into(), domain: None, allowed_origins: vec![], paths }];
+    let gateways =
+        [Gateway { id: "main".into(), domain: None, allowed_origins: vec![], paths, is_stopped: false }];
     let journal = Arc::clone(&held) as Arc<dyn journal::Journal>;
     (Bench::over(1, &gateways, 100, &Journals::one(&gateways, &journal)), held)
 }

@@ -16,6 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use uuid::Uuid;
 
+use super::clients::Guest;
 use super::directory::Directory;
 use super::refusal::Refusal;
 use super::replay::Begin;
@@ -47,14 +48,16 @@ pub(super) async fn upgrade(
     let lawful = ws::verify_handshake(request.head()).map_err(Refusal::Handshake);
     match admit(&directory, &shard, request.head(), Format::WebSocket, lawful).await {
         Ok(Admission { entered, start }) => {
-            let id = Uuid::now_v7();
             let (start, status) = start.unzip();
-            let answer = switching_protocols(&parts.write_buf, request.head(), id, status.as_deref());
-            tracing::debug!(connection = %id, path = request.path(), peer = ?request.peer_addr(), "connected");
+            let user_agent =
+                request.head().headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+            let guest = Guest::new(user_agent);
+            let answer = switching_protocols(&parts.write_buf, request.head(), guest.id, status.as_deref());
+            tracing::debug!(connection = %guest.id, path = request.path(), peer = ?request.peer_addr(), "connected");
             drop(request);
             // A copy: the HTTP layer's buffer of 8 KiB must not live as long as the session.
             let early = BytesMut::from(&parts.read_buf[..]);
-            shard.adopt(io, entered, id, answer, early, start);
+            shard.adopt(io, entered, guest, answer, early, start);
         }
         Err(refusal) => {
             drop(request);
@@ -157,6 +160,8 @@ async fn admit(
     if shard.is_stopping() {
         return Err(Refusal::Stopping);
     }
+    // The gateway may have been stopped meanwhile.
+    directory.find(host(head), head.uri.path())?;
     telemetry::count(&METRICS.resumes, if found.gap { "gap" } else { "complete" });
     let skips = found.gap || !matches!(start, Start::After(_));
     let begin = Begin { position: found.position, skips };

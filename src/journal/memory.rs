@@ -2,23 +2,21 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
 use super::reading::Reading;
-use super::{
-    Appended, Found, Journal, NotAppended, Paths, Position, ReadError, ReadLimit, Run, Start, Stored,
-};
+use super::{Appended, Found, Journal, NotAppended, Position, ReadError, ReadLimit, Run, Start, Stored};
 use crate::model::event::{Event, EventId};
 use crate::model::event_id;
 use crate::model::gateway::{PathKey, Retention};
 
 /// Keeps the paths' events in memory, each path within its retention.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Memory {
-    paths: HashMap<PathKey, Mutex<Log>>,
+    paths: RwLock<HashMap<PathKey, Arc<Mutex<Log>>>>,
 }
 
 #[derive(Debug)]
@@ -45,9 +43,9 @@ struct Kept {
 }
 
 impl Memory {
-    /// An empty journal of these paths.
-    pub fn new(paths: &Paths) -> Self {
-        let log = |retention| Log {
+    /// Keeps a path from now on. One that it keeps already stays as it is.
+    pub fn add(&self, path: &PathKey, retention: Retention) {
+        let log = || Log {
             retention,
             runs: VecDeque::new(),
             next: 0,
@@ -55,14 +53,17 @@ impl Memory {
             began: SystemTime::now(),
             committed: watch::Sender::new(0),
         };
-        let paths =
-            paths.iter().map(|(key, (_, retention))| (key.clone(), Mutex::new(log(*retention)))).collect();
-        Self { paths }
+        let mut paths = self.paths.write().unwrap_or_else(PoisonError::into_inner);
+        paths.entry(path.clone()).or_insert_with(|| Arc::new(Mutex::new(log())));
     }
 
-    fn log(&self, path: &PathKey) -> Option<MutexGuard<'_, Log>> {
-        self.paths.get(path).map(|log| log.lock().unwrap_or_else(PoisonError::into_inner))
+    fn log(&self, path: &PathKey) -> Option<Arc<Mutex<Log>>> {
+        self.paths.read().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
     }
+}
+
+fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Log {
@@ -104,7 +105,8 @@ impl Log {
 impl Journal for Memory {
     fn append(&self, run: Run) -> Result<Appended, NotAppended> {
         let now = SystemTime::now();
-        let mut log = self.log(&run.path).ok_or(NotAppended::Known)?;
+        let log = self.log(&run.path).ok_or(NotAppended::Known)?;
+        let mut log = lock(&log);
         let position = log.next;
         let ids = run.batches.iter().flatten().map(|event| event.id);
         let Some(first) = ids.clone().next() else { return Err(NotAppended::Known) };
@@ -128,11 +130,12 @@ impl Journal for Memory {
     }
 
     fn committed(&self, path: &PathKey) -> Option<watch::Receiver<Position>> {
-        Some(self.log(path)?.committed.subscribe())
+        Some(lock(&*self.log(path)?).committed.subscribe())
     }
 
     fn find(&self, path: &PathKey, start: Start) -> Result<Found, ReadError> {
-        let Some(mut log) = self.log(path) else { return Err(ReadError::Gone { oldest: 0 }) };
+        let Some(log) = self.log(path) else { return Err(ReadError::Gone { oldest: 0 }) };
+        let mut log = lock(&log);
         log.retain(SystemTime::now());
         let oldest = log.oldest();
         let (position, gap) = match start {
@@ -150,6 +153,7 @@ impl Journal for Memory {
 
     fn read(&self, path: &PathKey, from: Position, limit: ReadLimit) -> Result<Vec<Stored>, ReadError> {
         let Some(log) = self.log(path) else { return Err(ReadError::Gone { oldest: 0 }) };
+        let log = lock(&log);
         if from < log.oldest() {
             return Err(ReadError::Gone { oldest: log.oldest() });
         }

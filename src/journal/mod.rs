@@ -11,10 +11,10 @@ mod reading;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
@@ -193,26 +193,60 @@ pub async fn append(journal: Arc<dyn Journal>, mut run: Run) -> Option<Appended>
 pub struct Journals {
     /// The journal on disk, if any path has its order there.
     disk: Option<Arc<Disk>>,
-    paths: HashMap<PathKey, Arc<dyn Journal>>,
-    on_disk: HashSet<PathKey>,
+    memory: Arc<Memory>,
+    paths: RwLock<HashMap<PathKey, Place>>,
+}
+
+/// Where a path has its order.
+#[derive(Debug, Clone)]
+struct Place {
+    journal: Arc<dyn Journal>,
+    is_on_disk: bool,
 }
 
 impl Journals {
     /// The journals of these paths. `disk` holds those with [`Durability::Disk`].
     pub fn new(paths: &Paths, disk: Option<Arc<Disk>>) -> Self {
-        let memory = Arc::new(Memory::new(paths));
-        let journal = |durability: Durability| -> Arc<dyn Journal> {
-            match (&disk, durability) {
-                (Some(disk), Durability::Disk) => Arc::clone(disk) as Arc<dyn Journal>,
-                _ => Arc::clone(&memory) as Arc<dyn Journal>,
-            }
+        let journals = Self { disk, memory: Arc::default(), paths: RwLock::default() };
+        journals.put(paths);
+        journals
+    }
+
+    /// Knows these paths from now on, besides those that it knows. Blocks for commits.
+    pub fn add(&self, paths: &Paths) -> Result<(), ReadError> {
+        let new = {
+            let known = self.paths();
+            let new = paths.iter().filter(|(key, _)| !known.contains_key(key));
+            new.map(|(key, kept)| (key.clone(), *kept)).collect::<Paths>()
         };
-        let is_on_disk =
-            |(_, (durability, _)): &(&PathKey, &(Durability, _))| *durability == Durability::Disk;
-        let on_disk = paths.iter().filter(|path| disk.is_some() && is_on_disk(path));
-        let on_disk = on_disk.map(|(key, _)| key.clone()).collect();
-        let paths = paths.iter().map(|(key, (durability, _))| (key.clone(), journal(*durability))).collect();
-        Self { disk, paths, on_disk }
+        if new.is_empty() {
+            return Ok(());
+        }
+        if let Some(disk) = &self.disk {
+            disk.add_paths(&new)?;
+        }
+        self.put(&new);
+        Ok(())
+    }
+
+    fn put(&self, paths: &Paths) {
+        let mut known = self.paths.write().unwrap_or_else(PoisonError::into_inner);
+        for (key, (durability, retention)) in paths {
+            let place = match (&self.disk, durability) {
+                (Some(disk), Durability::Disk) => {
+                    Place { journal: Arc::clone(disk) as Arc<dyn Journal>, is_on_disk: true }
+                }
+                _ => {
+                    self.memory.add(key, *retention);
+                    Place { journal: Arc::clone(&self.memory) as Arc<dyn Journal>, is_on_disk: false }
+                }
+            };
+            known.insert(key.clone(), place);
+        }
+    }
+
+    fn paths(&self) -> RwLockReadGuard<'_, HashMap<PathKey, Place>> {
+        self.paths.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every path of these gateways in memory, as tests want it.
@@ -224,18 +258,19 @@ impl Journals {
     /// The same journal for every path of these gateways, as tests want it.
     #[cfg(test)]
     pub(crate) fn one(gateways: &[Gateway], journal: &Arc<dyn Journal>) -> Self {
-        let paths = paths(gateways).into_keys().map(|key| (key, Arc::clone(journal))).collect();
-        Self { disk: None, paths, on_disk: HashSet::new() }
+        let place = |key| (key, Place { journal: Arc::clone(journal), is_on_disk: false });
+        let paths = paths(gateways).into_keys().map(place).collect();
+        Self { disk: None, memory: Arc::default(), paths: RwLock::new(paths) }
     }
 
     /// The journal of a path; `None` if there is no such path.
     pub fn of(&self, path: &PathKey) -> Option<Arc<dyn Journal>> {
-        self.paths.get(path).cloned()
+        self.paths().get(path).map(|place| Arc::clone(&place.journal))
     }
 
     /// Whether a path's order is on disk.
     pub fn is_on_disk(&self, path: &PathKey) -> bool {
-        self.on_disk.contains(path)
+        self.paths().get(path).is_some_and(|place| place.is_on_disk)
     }
 
     /// The journal on disk.

@@ -105,7 +105,7 @@ impl World {
         let (gate, mut receipts) = Gate::new(1, Arc::new(Notify::new()));
         let receipt = receipts.pop().unwrap();
         if self.folder.is_some() {
-            let arrived = Arrived { events: events.into(), repeats, receipt };
+            let arrived = Arrived { events: events.into(), repeats, made_of: None, receipt };
             let first = self.disk().log(self.sources[source], arrived).unwrap();
             assert_eq!(first as usize + count, self.logged[source].len());
         } else {
@@ -454,6 +454,100 @@ fn a_trigger_that_comes_back_begins_with_what_comes_then() {
     );
 }
 
+#[test]
+fn what_retention_lets_pass_in_a_pause_leaves_a_journal_without_faults() {
+    let mut world = World::new(true, Retention { events: 20, ..Retention::default() });
+    let action = world.actions[0].2;
+    // The first batch ends in the middle of what was logged together.
+    world.log(0, 10, None);
+    let rest = world.logged[0].split_off(4);
+    world.run(0, 2);
+    world.logged[0].extend(rest);
+    world.settle();
+    for is_closed in [false, true] {
+        world.disk().hold(action, true);
+        for _ in 0..20 {
+            world.log(0, 10, None);
+            world.settle();
+        }
+        until(|| kept(&world, 0) <= 4 + 10 + 30);
+        if is_closed {
+            // Known also to those that open it after.
+            world.open();
+            world.disk().hold(action, true);
+        }
+        let folder = world.folder.as_ref().unwrap().path().to_owned();
+        let verify = || {
+            let mut faults = Vec::new();
+            disk::Reader::open(&folder).unwrap().verify(|fault| faults.push(fault)).unwrap();
+            assert_eq!(faults, Vec::<String>::new());
+        };
+        verify();
+        let from = world.disk().resume(action).unwrap() as usize;
+        let waiting = world.logged[0].len() - from;
+        assert!((1..=20).contains(&waiting), "{waiting} events wait");
+        assert_eq!(
+            world.disk().backlog(world.sources[0], from as u64).unwrap()[0].id,
+            world.logged[0][from].id
+        );
+        world.batched[0] = from;
+        world.run(0, 5);
+        world.settle();
+        verify();
+    }
+}
+
+#[test]
+fn a_hole_among_events_that_are_still_to_come_is_told() {
+    let mut world = World::new(true, Retention::default());
+    world.disk().hold(world.actions[0].2, true);
+    for _ in 0..3 {
+        world.log(0, 1, None);
+        world.settle();
+    }
+    let folder = world.folder.as_ref().unwrap().path();
+    let db = rusqlite::Connection::open(folder.join("journal.db")).unwrap();
+    let key = world.sources[0] << 47 | 1;
+    assert_eq!(db.execute("DELETE FROM events WHERE key = ?", [key]).unwrap(), 1);
+    let mut faults = Vec::new();
+    disk::Reader::open(folder).unwrap().verify(|fault| faults.push(fault)).unwrap();
+    assert!(
+        matches!(&faults[..], [fault] if fault.ends_with("offset 1: the next row is at offset 2")),
+        "{faults:?}"
+    );
+}
+
+#[test]
+fn a_journal_of_an_older_version_is_opened_with_all_it_has() {
+    let mut world = World::new(true, Retention::default());
+    world.log(0, 10, None);
+    world.run(0, 5);
+    world.settle();
+    world.journals = Journals::new(&world.paths, None);
+    let path = world.folder.as_ref().unwrap().path().join("journal.db");
+    let old = "ALTER TABLE actions DROP COLUMN passed; PRAGMA user_version = 1;";
+    rusqlite::Connection::open(path).unwrap().execute_batch(old).unwrap();
+    world.open();
+    assert_eq!(world.disk().cursor(world.actions[0].2), 10);
+    assert_eq!(
+        world.read_all(0, 0, ALL).concat_ids(),
+        world.events(0).iter().map(|event| event.id).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_row_that_alone_is_too_large_waits_in_a_pause_all_the_same() {
+    let mut world = World::new(true, Retention { events: 20, ..Retention::default() });
+    let action = world.actions[0].2;
+    world.disk().hold(action, true);
+    world.log(0, 10, None);
+    world.settle();
+    world.log(0, 30, None);
+    world.settle();
+    until(|| kept(&world, 0) == 30);
+    assert_eq!(world.disk().resume(action).unwrap(), 10);
+}
+
 trait ConcatIds {
     fn concat_ids(&self) -> Vec<EventId>;
 }
@@ -479,8 +573,12 @@ fn a_full_queue_gives_events_back_and_has_room_again() {
     let mut refused = 0;
     for _ in 0..100 {
         let (_, mut receipts) = Gate::new(1, Arc::new(Notify::new()));
-        let arrived =
-            Arrived { events: vec![big.clone()].into(), repeats: None, receipt: receipts.pop().unwrap() };
+        let arrived = Arrived {
+            events: vec![big.clone()].into(),
+            repeats: None,
+            made_of: None,
+            receipt: receipts.pop().unwrap(),
+        };
         refused += usize::from(world.disk().log(world.sources[0], arrived).is_err());
     }
     assert!(refused > 0, "the queue has no bound");

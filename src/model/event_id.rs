@@ -66,6 +66,11 @@ pub fn time(id: EventId) -> Option<SystemTime> {
     (id.get_version_num() == 7).then(|| UNIX_EPOCH + Duration::from_millis(order(id) >> FINE_BITS))
 }
 
+/// What ids that are made at this time sort by, or just before it.
+pub fn order_at(time: SystemTime) -> u64 {
+    (time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64) << FINE_BITS
+}
+
 fn from_parts(order: u64, random: u64) -> EventId {
     let upper = order >> FINE_BITS << 16 | 0x7000 | order & 0xfff;
     Uuid::from_u64_pair(upper, 0x8000_0000_0000_0000 | random >> 2)

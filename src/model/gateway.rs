@@ -24,6 +24,8 @@ pub struct Gateway {
     pub allowed_origins: Vec<String>,
     /// The paths, each with a leading slash.
     pub paths: Vec<GatewayPath>,
+    /// Whether clients are refused just now.
+    pub is_stopped: bool,
 }
 
 /// One path of a gateway.

@@ -8,8 +8,8 @@ use super::secret::Password;
 pub struct DeviceRegistry {
     /// Also the registry's MQTT user name.
     pub id: Id,
-    /// The registry's own login; without it the registry cannot log in.
-    pub password: Option<Password>,
+    /// Each of them is the registry's own login; without any the registry cannot log in.
+    pub passwords: Vec<Password>,
     /// The devices; their ids are unique over all registries.
     pub devices: Vec<Device>,
     /// Where the device topics are read instead of the embedded server.
@@ -21,8 +21,8 @@ pub struct DeviceRegistry {
 pub struct Device {
     /// Also the device's MQTT user name.
     pub id: Id,
-    /// Without it the device cannot log in.
-    pub password: Option<Password>,
+    /// Each of them lets the device log in; without any it cannot.
+    pub passwords: Vec<Password>,
     /// Other names for the device's topics.
     pub aliases: Vec<Alias>,
 }
@@ -49,8 +49,8 @@ impl Alias {
 pub struct Broker {
     /// The resource's id; on the embedded server also its MQTT user name.
     pub id: Id,
-    /// Login on the embedded server; unused when `external` is set.
-    pub password: Option<Password>,
+    /// Each is a login on the embedded server; unused when `external` is set.
+    pub passwords: Vec<Password>,
     /// The real broker; without it the embedded server keeps the topics of this broker apart.
     pub external: Option<ExternalBroker>,
 }

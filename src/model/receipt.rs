@@ -20,6 +20,9 @@ pub struct Arrivals {
     pub events: Vec<Event>,
     /// What their sender may send again, if its acknowledgement is lost.
     pub repeats: Option<Repeats>,
+    /// What they were made of, if that is in the journal: the action that made them, and the offset after the events
+    /// of its source that it has taken for them.
+    pub made_of: Option<(i64, u64)>,
     /// To be accepted when all of them are taken.
     pub receipt: Receipt,
 }

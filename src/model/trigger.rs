@@ -19,8 +19,12 @@ pub const DEFAULT_CUTOFF: Duration = Duration::from_secs(1);
 /// A trigger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trigger {
+    /// What the journal knows it by: its name, if it is declared in the configuration file.
+    pub id: Id,
     /// Unique in its folder.
     pub name: Id,
+    /// Why it does not fire just now, if it does not.
+    pub pause: Option<Pause>,
     /// Where its events come from.
     pub source: TriggerSource,
     /// How they are grouped.
@@ -111,6 +115,45 @@ impl Default for BatchSettings {
     }
 }
 
+/// What becomes of events while a trigger does not fire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pause {
+    /// They are kept, as long as their path keeps events.
+    Hold,
+    /// They are not sent.
+    Drop,
+}
+
+/// How `details.payload` of an event is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum PayloadEncoding {
+    /// Standard base64.
+    #[default]
+    Base64,
+    /// As text, if it is UTF-8.
+    Text,
+    /// As the JSON value that it is, or else as text.
+    Json,
+}
+
+/// What is done to an event before it comes into a batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Steps {
+    /// How its payload is written.
+    pub payload: PayloadEncoding,
+    /// A jq program; events for which it gives `true` go on.
+    pub filter: Option<Id>,
+    /// A jq program that makes another event of it.
+    pub transformer: Option<Id>,
+}
+
+impl Steps {
+    /// Whether events stay as they are.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// What is done with a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -120,5 +163,7 @@ pub enum Action {
         target: PathKey,
         /// The account the broadcast is done as.
         service_account_id: Id,
+        /// What is done to every event before.
+        steps: Steps,
     },
 }

@@ -26,7 +26,7 @@ pub(crate) enum Identity {
 }
 
 /// The topics of one space.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Topics {
     /// Those of a device registry and its devices.
     Registry(RegistryTopics),
@@ -35,7 +35,7 @@ pub(crate) enum Topics {
 }
 
 /// What the rules must know about a registry.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RegistryTopics {
     id: Id,
     /// Each device with its aliases.
@@ -346,7 +346,7 @@ mod tests {
     fn registry() -> Topics {
         let device = |id: &str, aliases: &[(&str, &str)]| Device {
             id: id.into(),
-            password: None,
+            passwords: vec![],
             aliases: aliases
                 .iter()
                 .map(|(name, target)| Alias { name: (*name).into(), target: (*target).into() })
@@ -354,7 +354,7 @@ mod tests {
         };
         Topics::of_registry(&DeviceRegistry {
             id: "r".into(),
-            password: None,
+            passwords: vec![],
             devices: vec![
                 device("d1", &[("hall/one", "$devices/d1"), ("alarm", "$devices/d1/events/alarm")]),
                 device("d2", &[("hall/two", "$devices/d2")]),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use argon2::password_hash::PasswordHash;
 use argon2::{Argon2, PasswordVerifier};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::access::{Identity, Topics};
 use super::limits::Limits;
@@ -26,7 +26,16 @@ pub(crate) struct Account {
     pub(crate) identity: Identity,
     /// Where its topics are.
     pub(crate) space: Arc<Space>,
-    password: Option<Password>,
+    passwords: Vec<Password>,
+    /// Becomes false when nobody may go on as this account.
+    valid: watch::Sender<bool>,
+}
+
+impl Account {
+    /// Whether those who have logged in may go on.
+    pub(crate) fn is_valid(&self) -> watch::Receiver<bool> {
+        self.valid.subscribe()
+    }
 }
 
 /// Every login of the server.
@@ -43,46 +52,91 @@ pub(crate) struct Accounts {
 pub(crate) struct Ambiguous(pub(crate) Id);
 
 impl Accounts {
+    /// No logins.
+    pub(crate) fn none() -> Self {
+        let verifications = Arc::new(Semaphore::new(VERIFICATIONS));
+        Self { by_name: HashMap::new(), decoy: None, verifications }
+    }
+
     /// The logins of all registries, devices and brokers that the embedded server serves, each with its
-    /// space, and the spaces by kind and id.
-    pub(crate) fn new(resources: &Resources, limits: &Limits) -> Result<(Self, Vec<Arc<Space>>), Ambiguous> {
+    /// space, and the spaces by kind and id. Accounts and spaces that are the same in `self` are kept; a space whose
+    /// devices have changed gets its new rules.
+    pub(crate) fn renewed(
+        &self,
+        resources: &Resources,
+        limits: &Limits,
+    ) -> Result<(Self, Vec<Arc<Space>>), Ambiguous> {
         let mut by_name = HashMap::new();
         let mut spaces = Vec::new();
-        let mut add = |name: &Id, identity, password: &Option<Password>, space: &Arc<Space>| {
-            let (name, password, space) = (name.clone(), password.clone(), Arc::clone(space));
-            let account = Account { name: name.clone(), identity, password, space };
-            match by_name.insert(name.clone(), Arc::new(account)) {
-                Some(_) => Err(Ambiguous(name)),
+        let mut add = |name: &Id, identity: Identity, passwords: &[Password], space: &Arc<Space>| {
+            let is_same = |old: &&Arc<Account>| {
+                old.identity == identity && old.passwords == passwords && Arc::ptr_eq(&old.space, space)
+            };
+            let account = self.by_name.get(name).filter(is_same).cloned().unwrap_or_else(|| {
+                let (name, passwords, space) = (name.clone(), passwords.to_vec(), Arc::clone(space));
+                Arc::new(Account { name, identity, passwords, space, valid: watch::Sender::new(true) })
+            });
+            match by_name.insert(name.clone(), account) {
+                Some(_) => Err(Ambiguous(name.clone())),
                 None => Ok(()),
             }
         };
         for registry in resources.device_registries.iter().filter(|r| r.external.is_none()) {
-            let topics = Topics::of_registry(registry);
-            let space = Arc::new(Space::new(registry.id.clone(), topics, limits));
-            add(&registry.id, Identity::Registry, &registry.password, &space)?;
+            let space = self.space(&registry.id, Identity::Registry, Topics::of_registry(registry), limits);
+            add(&registry.id, Identity::Registry, &registry.passwords, &space)?;
             for device in &registry.devices {
-                add(&device.id, Identity::Device(device.id.clone()), &device.password, &space)?;
+                add(&device.id, Identity::Device(device.id.clone()), &device.passwords, &space)?;
             }
             spaces.push(space);
         }
         for broker in resources.brokers.iter().filter(|b| b.external.is_none()) {
-            let space = Arc::new(Space::new(broker.id.clone(), Topics::Broker, limits));
-            add(&broker.id, Identity::Broker, &broker.password, &space)?;
+            let space = self.space(&broker.id, Identity::Broker, Topics::Broker, limits);
+            add(&broker.id, Identity::Broker, &broker.passwords, &space)?;
             spaces.push(space);
         }
-        let hashed = |account: &&Arc<Account>| matches!(account.password, Some(Password::Argon2(_)));
-        let decoy = by_name.values().find(hashed).and_then(|account| account.password.clone());
-        Ok((Self { by_name, decoy, verifications: Arc::new(Semaphore::new(VERIFICATIONS)) }, spaces))
+        let hashed = |password: &&Password| matches!(password, Password::Argon2(_));
+        let mut passwords = by_name.values().flat_map(|account| &account.passwords);
+        let decoy = passwords.find(hashed).cloned();
+        Ok((Self { by_name, decoy, verifications: Arc::clone(&self.verifications) }, spaces))
+    }
+
+    /// The space of a registry or broker: that which there is, with these rules, or a new one.
+    fn space(&self, id: &Id, owner: Identity, topics: Topics, limits: &Limits) -> Arc<Space> {
+        match self.by_name.get(id).filter(|account| account.identity == owner) {
+            Some(account) => {
+                account.space.set_topics(topics);
+                Arc::clone(&account.space)
+            }
+            None => Arc::new(Space::new(id.clone(), topics, limits)),
+        }
+    }
+
+    /// Ends the connections of those accounts that are not in `newer`.
+    pub(crate) fn end_all_but(&self, newer: &Self) {
+        for (name, account) in &self.by_name {
+            if !newer.by_name.get(name).is_some_and(|other| Arc::ptr_eq(account, other)) {
+                account.valid.send_replace(false);
+            }
+        }
+    }
+
+    /// The account with this name.
+    pub(crate) fn get(&self, name: &str) -> Option<&Arc<Account>> {
+        self.by_name.get(name)
     }
 
     /// The account of this user, if the password is right.
     pub(crate) async fn log_in(&self, name: &str, password: &[u8]) -> Option<Arc<Account>> {
         let account = self.by_name.get(name);
-        let wanted = account.and_then(|account| account.password.as_ref());
-        let right = match wanted.or(self.decoy.as_ref())? {
-            Password::Plain(wanted) => same(wanted.as_bytes(), password),
-            Password::Argon2(wanted) => self.verify(wanted.clone(), password.to_vec()).await,
-        };
+        let wanted = account.map(|account| account.passwords.as_slice()).filter(|wanted| !wanted.is_empty());
+        let mut right = false;
+        for wanted in wanted.unwrap_or(self.decoy.as_slice()) {
+            right = right
+                || match wanted {
+                    Password::Plain(wanted) => same(wanted.as_bytes(), password),
+                    Password::Argon2(wanted) => self.verify(wanted.clone(), password.to_vec()).await,
+                };
+        }
         account.filter(|_| right && wanted.is_some()).cloned()
     }
 
@@ -123,19 +177,19 @@ mod tests {
     }
 
     fn accounts() -> Accounts {
-        let password = |text: &str| Some(Password::new(text.into()));
-        let device = |id: &str, password| Device { id: id.into(), password, aliases: vec![] };
+        let password = |text: &str| vec![Password::new(text.into())];
+        let device = |id: &str, passwords| Device { id: id.into(), passwords, aliases: vec![] };
         let resources = Resources {
             device_registries: vec![DeviceRegistry {
                 id: "r".into(),
-                password: password("registry-1"),
-                devices: vec![device("d1", password(&hash("device-1"))), device("d2", None)],
+                passwords: password("registry-1"),
+                devices: vec![device("d1", password(&hash("device-1"))), device("d2", vec![])],
                 external: None,
             }],
-            brokers: vec![Broker { id: "b".into(), password: password("broker-1"), external: None }],
+            brokers: vec![Broker { id: "b".into(), passwords: password("broker-1"), external: None }],
             ..Resources::default()
         };
-        Accounts::new(&resources, &Limits::default()).unwrap().0
+        Accounts::none().renewed(&resources, &Limits::default()).unwrap().0
     }
 
     #[tokio::test]
@@ -163,9 +217,12 @@ mod tests {
 
     #[test]
     fn a_name_for_two_is_an_error() {
-        let broker = |id: &str| Broker { id: id.into(), password: None, external: None };
+        let broker = |id: &str| Broker { id: id.into(), passwords: vec![], external: None };
         let resources = Resources { brokers: vec![broker("b"), broker("b")], ..Resources::default() };
-        assert_eq!(Accounts::new(&resources, &Limits::default()).unwrap_err(), Ambiguous("b".into()));
+        assert_eq!(
+            Accounts::none().renewed(&resources, &Limits::default()).unwrap_err(),
+            Ambiguous("b".into())
+        );
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(crate) enum Close {
     KeepAlive,
     /// The same client connected again.
     TakenOver,
+    /// The account is no more, or its passwords have changed.
+    LoggedOut,
     /// The server stops.
     Stopping,
     /// The engine could not take what was published.
@@ -72,6 +74,7 @@ impl Close {
             Self::AuthMethod => "auth_method",
             Self::KeepAlive => "keep_alive",
             Self::TakenOver => "taken_over",
+            Self::LoggedOut => "logged_out",
             Self::Stopping => "stopping",
             Self::Refused => "refused",
             Self::SlowSubscriber => "slow_subscriber",
@@ -103,6 +106,7 @@ impl Close {
             Self::TopicAlias => 0x94,
             Self::TooLarge => 0x95,
             Self::SlowSubscriber => 0x97,
+            Self::LoggedOut => 0x98,
             _ => return None,
         })
     }

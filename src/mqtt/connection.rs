@@ -119,11 +119,15 @@ impl Connection {
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, Close> {
         let mut phase = self.shared.phase.subscribe();
+        let mut login = self.account.is_valid();
         let mut timer = std::pin::pin!(sleep_until(Instant::now() + Duration::from_secs(3600)));
         let wake = Arc::clone(&self.tenure.seat.wake);
         loop {
             if self.tenure.is_superseded() {
                 return Err(Close::TakenOver);
+            }
+            if !*login.borrow_and_update() {
+                return Err(Close::LoggedOut);
             }
             self.intake.settle(&mut self.tenure.session, &mut self.out)?;
             self.take_messages()?;
@@ -161,6 +165,7 @@ impl Connection {
                 () = wake.notified() => {}
                 () = self.intake.make_way() => {}
                 _ = phase.changed() => {}
+                _ = login.changed() => {}
                 () = timer.as_mut(), if deadline.is_some() => {
                     self.check_deadlines(reading)?;
                     let next = self.deadline(reading);

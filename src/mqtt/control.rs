@@ -72,7 +72,7 @@ impl Connection {
     /// goes into the queue, which is emptied only after the SUBACK is in the output.
     fn subscribe_one(&mut self, id: Option<NonZeroU32>, subscription: &Subscription) -> Result<u8, u8> {
         let space = &self.account.space;
-        let plan = space.topics.subscribe(&self.account.identity, &subscription.filter);
+        let plan = space.topics().subscribe(&self.account.identity, &subscription.filter);
         let plan = plan.map_err(|refusal| match refusal {
             Refusal::Invalid => 0x8f,
             Refusal::Denied => 0x87,
@@ -114,7 +114,7 @@ impl Connection {
         let space = &self.account.space;
         let topic = plan.exact.as_deref()?;
         let (message, published) = space.kept(topic)?;
-        if !space.topics.may_read(&self.account.identity, topic) {
+        if !space.topics().may_read(&self.account.identity, topic) {
             return None;
         }
         let name = match plan.names {

@@ -64,7 +64,8 @@ async fn greet(stream: &mut TcpStream, shared: &Shared) -> Result<Greeted, Refus
         return Err(Refused(Close::Login, answer(5, 0x87)));
     };
     // Those who wait for their turn longer than a client waits for its CONNACK have gone.
-    let login = timeout(shared.limits.connect_timeout, shared.accounts.log_in(name, password));
+    let accounts = shared.accounts();
+    let login = timeout(shared.limits.connect_timeout, accounts.log_in(name, password));
     let Some(account) = login.await.map_err(|_| Refused(Close::ConnectTimeout, answer(3, 0x88)))? else {
         return Err(Refused(Close::Login, answer(4, 0x86)));
     };
@@ -116,7 +117,7 @@ fn check_will(will: &Will, account: &Account, version: Version) -> Result<(), u8
     if will.retain && version == Version::V5 {
         return Err(0x9a);
     }
-    account.space.topics.publish(&account.identity, &will.topic).map(drop).ok_or(0x87)
+    account.space.topics().publish(&account.identity, &will.topic).map(drop).ok_or(0x87)
 }
 
 impl Greeted {

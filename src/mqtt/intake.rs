@@ -329,7 +329,10 @@ impl Intake {
                 {
                     let session = self.sender;
                     let repeats = (!publishes.is_empty()).then_some(Repeats { session, publishes });
-                    self.waiting.push_back((Arc::clone(&staged.link), Arrivals { events, repeats, receipt }));
+                    self.waiting.push_back((
+                        Arc::clone(&staged.link),
+                        Arrivals { events, repeats, made_of: None, receipt },
+                    ));
                 }
             }
             self.offer();
@@ -477,9 +480,9 @@ mod tests {
 
     fn intake(version: Version, limits: Limits) -> (Intake, Session) {
         let broker =
-            Broker { id: "b".into(), password: Some(Password::new("password".into())), external: None };
+            Broker { id: "b".into(), passwords: vec![Password::new("password".into())], external: None };
         let resources = Resources { brokers: vec![broker], ..Resources::default() };
-        let (accounts, _) = Accounts::new(&resources, &limits).unwrap();
+        let (accounts, _) = Accounts::none().renewed(&resources, &limits).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let account = runtime.block_on(accounts.log_in("b", b"password")).unwrap();
         let intake = Intake::new(version, account, (1, 1), Arc::new(limits), Arc::new(Notify::new()));

@@ -68,6 +68,12 @@ impl Link {
         }
         self.queue.close();
     }
+
+    /// Takes nothing new, and refuses what comes until there is another link for its source. Groups in the queue are
+    /// still given, then comes `None`.
+    pub fn refuse(&mut self) {
+        self.queue.close();
+    }
 }
 
 impl Drop for Link {

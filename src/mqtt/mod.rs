@@ -15,6 +15,7 @@ mod connection;
 mod control;
 mod encode;
 mod handshake;
+mod inside;
 mod intake;
 mod limits;
 mod link;
@@ -31,15 +32,15 @@ mod space;
 pub mod trie;
 mod will;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
+pub use self::inside::PublishError;
 pub use self::limits::Limits;
 pub use self::link::Link;
 
@@ -62,8 +63,6 @@ pub struct Server {
     /// Until [`Server::open`].
     listener: Mutex<Option<tokio::net::TcpListener>>,
     shared: Arc<Shared>,
-    registries: HashMap<Id, Arc<Space>>,
-    brokers: HashMap<Id, Arc<Space>>,
     address: SocketAddr,
 }
 
@@ -99,9 +98,9 @@ pub enum LinkError {
 #[derive(Debug)]
 pub(crate) struct Shared {
     limits: Arc<Limits>,
-    accounts: Accounts,
+    accounts: RwLock<Arc<Accounts>>,
     sessions: Arc<Sessions>,
-    spaces: Vec<Arc<Space>>,
+    spaces: Mutex<Vec<Arc<Space>>>,
     phase: watch::Sender<Phase>,
     /// One permit for each connection that may still come.
     slots: Arc<Semaphore>,
@@ -147,24 +146,21 @@ impl Server {
         resources: &Resources,
         limits: Limits,
     ) -> Result<Self, StartError> {
-        let (accounts, spaces) =
-            Accounts::new(resources, &limits).map_err(|ambiguous| StartError::AmbiguousUser(ambiguous.0))?;
+        let (accounts, spaces) = Accounts::none()
+            .renewed(resources, &limits)
+            .map_err(|ambiguous| StartError::AmbiguousUser(ambiguous.0))?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(limits.worker_threads.max(1))
             .thread_name("mqtt")
             .enable_all()
             .build()?;
-        let (registries, brokers): (HashMap<_, _>, HashMap<_, _>) = spaces
-            .iter()
-            .map(|space| (space.id.clone(), Arc::clone(space)))
-            .partition(|(_, space)| space.is_registry());
         let most = Semaphore::MAX_PERMITS.min(u32::MAX as usize);
         let slots = limits.max_connections.min(most);
         let limits = Arc::new(limits);
         let shared = Arc::new(Shared {
-            accounts,
+            accounts: RwLock::new(Arc::new(accounts)),
             sessions: Arc::new(Sessions::new(Arc::clone(&limits))),
-            spaces,
+            spaces: Mutex::new(spaces),
             phase: watch::Sender::new(Phase::Running),
             slots: Arc::new(Semaphore::new(slots)),
             max_slots: u32::try_from(slots).unwrap_or(u32::MAX),
@@ -177,13 +173,40 @@ impl Server {
             tokio::net::TcpListener::from_std(listener)?
         };
         let listener = Mutex::new(Some(listener));
-        Ok(Self { runtime: Some(runtime), listener, shared, registries, brokers, address })
+        Ok(Self { runtime: Some(runtime), listener, shared, address })
     }
 
     /// Tells what clients may publish again because their acknowledgement was lost with the process before this
     /// one. Call it before [`Self::open`].
     pub fn recall(&self, repeats: impl IntoIterator<Item = Repeats>) {
         self.shared.sessions.recall(repeats);
+    }
+
+    /// Serves what `resources` say from now on. What is the same goes on untouched; connections of accounts that are
+    /// no more, or whose passwords have changed, are ended.
+    pub fn apply(&self, resources: &Resources) -> Result<(), StartError> {
+        let old = self.shared.accounts();
+        let (accounts, spaces) = old
+            .renewed(resources, &self.shared.limits)
+            .map_err(|ambiguous| StartError::AmbiguousUser(ambiguous.0))?;
+        let accounts = Arc::new(accounts);
+        *self.shared.accounts.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&accounts);
+        let before = std::mem::replace(&mut *self.shared.spaces(), spaces.clone());
+        old.end_all_but(&accounts);
+        let is_gone = |space: &&Arc<Space>| !spaces.iter().any(|kept| Arc::ptr_eq(kept, space));
+        before.iter().filter(is_gone).for_each(|space| space.stop());
+        Ok(())
+    }
+
+    /// Forgets links that nobody reads and that are not wanted any more. Until then what they want is refused.
+    pub fn forget_closed(&self, is_wanted: impl Fn(&MqttTopics) -> bool) {
+        self.shared.spaces().iter().for_each(|space| space.forget_closed(&is_wanted));
+    }
+
+    /// Publishes a message as the account with this name would, at QoS 1: returns when its events are kept. Blocks.
+    pub fn publish(&self, name: &str, topic: &str, payload: &[u8]) -> Result<(), PublishError> {
+        let runtime = self.runtime.as_ref().ok_or(PublishError::Refused)?;
+        inside::publish(&self.shared, runtime.handle(), name, topic, payload)
     }
 
     /// Where it listens.
@@ -194,14 +217,18 @@ impl Server {
     /// The engine's in-process subscription: groups of events of one trigger source. `capacity` is the number
     /// of groups that may wait; when it is full, publishers (and only then) are held back.
     pub fn link(&self, source: &MqttTopics, capacity: usize) -> Result<Link, LinkError> {
+        let space = |id: &Id, is_registry: bool| {
+            let spaces = self.shared.spaces();
+            spaces.iter().find(|space| space.id == *id && space.is_registry() == is_registry).cloned()
+        };
         let (space, filter) = match source {
             MqttTopics::IotMessage { registry_id, mqtt_topic, .. } => {
                 let unknown = || LinkError::UnknownRegistry(registry_id.clone());
-                (self.registries.get(registry_id).ok_or_else(unknown)?, mqtt_topic)
+                (space(registry_id, true).ok_or_else(unknown)?, mqtt_topic)
             }
             MqttTopics::IotBrokerMessage { broker_id, mqtt_topic } => {
                 let unknown = || LinkError::UnknownBroker(broker_id.clone());
-                (self.brokers.get(broker_id).ok_or_else(unknown)?, mqtt_topic)
+                (space(broker_id, false).ok_or_else(unknown)?, mqtt_topic)
             }
         };
         if let Some(filter) = filter {
@@ -221,7 +248,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.shared.spaces.iter().for_each(|space| space.stop());
+        self.shared.spaces().iter().for_each(|space| space.stop());
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -229,6 +256,15 @@ impl Drop for Server {
 }
 
 impl Shared {
+    /// The logins that there are now.
+    pub(crate) fn accounts(&self) -> Arc<Accounts> {
+        Arc::clone(&self.accounts.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn spaces(&self) -> MutexGuard<'_, Vec<Arc<Space>>> {
+        self.spaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn stop(self: Arc<Self>, patience: Duration) {
         for (phase, time) in [(Phase::Draining, patience), (Phase::Closing, GOING)] {
             self.phase.send_if_modified(|now| std::mem::replace(now, phase) != phase);
@@ -236,6 +272,6 @@ impl Shared {
                 break;
             }
         }
-        self.spaces.iter().for_each(|space| space.stop());
+        self.spaces().iter().for_each(|space| space.stop());
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::time::Instant;
 
@@ -22,8 +22,7 @@ use crate::model::trigger::MqttTopics;
 pub(crate) struct Space {
     /// The registry or broker.
     pub(crate) id: Id,
-    /// Its rules.
-    pub(crate) topics: Topics,
+    topics: RwLock<Arc<Topics>>,
     routes: Mutex<Routes>,
     generation: AtomicU64,
     permanent: Mutex<Permanent>,
@@ -97,7 +96,7 @@ impl Space {
     pub(crate) fn new(id: Id, topics: Topics, limits: &Limits) -> Self {
         Self {
             id,
-            topics,
+            topics: RwLock::new(Arc::new(topics)),
             routes: Mutex::default(),
             generation: AtomicU64::new(0),
             permanent_order: Mutex::new(()),
@@ -111,9 +110,23 @@ impl Space {
         }
     }
 
+    /// Its rules.
+    pub(crate) fn topics(&self) -> Arc<Topics> {
+        Arc::clone(&self.topics.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes its rules, as when a device was added.
+    pub(crate) fn set_topics(&self, topics: Topics) {
+        if *self.topics() == topics {
+            return;
+        }
+        *self.topics.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(topics);
+        self.changed();
+    }
+
     /// Whether it is a device registry's.
     pub(crate) fn is_registry(&self) -> bool {
-        matches!(self.topics, Topics::Registry(_))
+        matches!(*self.topics(), Topics::Registry(_))
     }
 
     fn routes(&self) -> MutexGuard<'_, Routes> {
@@ -140,19 +153,20 @@ impl Space {
 
     /// Where `topic`, published by this session of `who`, goes; `None` if it may not.
     pub(crate) fn route(&self, who: &Identity, session: u64, topic: &str) -> Option<Route> {
-        let canonical = self.topics.publish(who, topic)?;
+        let topics = self.topics();
+        let canonical = topics.publish(who, topic)?;
         let routes = self.routes();
         // Nobody takes events any more: an acknowledgement would be a lie.
         if routes.stopped {
             return None;
         }
-        let links = routes.links.iter().filter(|link| self.topics.wants(&link.source, &canonical.topic));
+        let links = routes.links.iter().filter(|link| topics.wants(&link.source, &canonical.topic));
         let links = links.cloned().collect();
         let mut targets: Vec<Target> = Vec::new();
         let mut known: HashMap<(u64, String), usize> = HashMap::new();
         let mut add = |subscriber: &Subscriber, name: String| {
             let own = subscriber.no_local && subscriber.session == session;
-            if own || !self.topics.may_read(&subscriber.who, &canonical.topic) {
+            if own || !topics.may_read(&subscriber.who, &canonical.topic) {
                 return;
             }
             // Overlapping subscriptions of one session deliver once, with the highest QoS.
@@ -175,7 +189,7 @@ impl Space {
             }
         };
         routes.canonical.for_each_match(&canonical.topic, |s| add(s, s.names.deliver(&canonical.topic)));
-        for alias in self.topics.aliases_of(&canonical.topic) {
+        for alias in topics.aliases_of(&canonical.topic) {
             routes.aliases.for_each_match(&alias, |s| add(s, alias.clone()));
         }
         drop(routes);
@@ -230,6 +244,17 @@ impl Space {
     pub(crate) fn unlink(&self, number: u64) {
         self.routes().links.retain(|link| link.number != number);
         self.changed();
+    }
+
+    /// Removes links that nobody reads and that are not wanted.
+    pub(crate) fn forget_closed(&self, is_wanted: impl Fn(&MqttTopics) -> bool) {
+        let mut routes = self.routes();
+        let before = routes.links.len();
+        routes.links.retain(|link| !link.sender.is_closed() || is_wanted(&link.source));
+        if routes.links.len() != before {
+            drop(routes);
+            self.changed();
+        }
     }
 
     /// No connection is left: links end when they are empty.
@@ -315,10 +340,10 @@ mod tests {
     fn space() -> Arc<Space> {
         let registry = DeviceRegistry {
             id: "r".into(),
-            password: None,
+            passwords: vec![],
             devices: vec![Device {
                 id: "d1".into(),
-                password: None,
+                passwords: vec![],
                 aliases: vec![Alias { name: "hall/one".into(), target: "$devices/d1".into() }],
             }],
             external: None,
@@ -332,7 +357,7 @@ mod tests {
     }
 
     fn subscribe(space: &Space, session: u64, who: &Identity, filter: &str, qos: u8, id: u32) -> Kept {
-        let plan = space.topics.subscribe(who, filter).unwrap();
+        let plan = space.topics().subscribe(who, filter).unwrap();
         let subscriber = Subscriber {
             session,
             outbox: Arc::new(Outbox::new(&Limits::default(), Arc::new(Notify::new()))),

@@ -4,17 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::accounts::Account;
+use super::inside;
 use super::message::Message;
 use super::packet::Will;
-use crate::model::event::{Encoder, Origin};
-use crate::model::receipt::{Arrivals, Gate};
-use crate::telemetry::METRICS;
-
-/// How long a will waits for room in the engine's queues; after that it is lost, and counted.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::model::event::Origin;
 
 /// A will whose client is lost.
 #[derive(Debug)]
@@ -31,37 +27,11 @@ pub(crate) struct PendingWill {
 /// checked when it connected.
 pub(crate) async fn publish(pending: PendingWill) {
     let PendingWill { will, account, session, .. } = pending;
-    let space = &account.space;
-    let now = Instant::now();
-    let message = Arc::new(Message {
-        payload: will.payload,
-        properties: will.properties,
-        expires: will.expiry.map(|seconds| now + Duration::from_secs(seconds.into())),
-    });
-    let Some(mut route) = space.route(&account.identity, session, &will.topic) else { return };
-    if route.canonical.permanent {
-        space.keep(&route.canonical.topic, &message, will.qos);
-        // Who subscribed meanwhile has not seen it.
-        let Some(again) = space.route(&account.identity, session, &will.topic) else { return };
-        route = again;
-    }
-    route.deliver(&message, will.qos);
-    if route.links.is_empty() {
-        return;
-    }
-    let origin = account.origin(route.canonical.device_id.as_deref());
-    let event = Encoder::new().iot_message(origin, &route.canonical.topic, &message.payload);
-    METRICS.events_received.inc();
+    let expires = will.expiry.map(|seconds| Instant::now() + Duration::from_secs(seconds.into()));
+    let message = Arc::new(Message { payload: will.payload, properties: will.properties, expires });
     // Nobody waits for its acknowledgement.
-    let (_, receipts) = Gate::new(route.links.len(), Arc::new(Notify::new()));
-    for (link, receipt) in route.links.into_iter().zip(receipts) {
-        match timeout_at(now + PATIENCE, link.room()).await {
-            Ok(Some(room)) => {
-                drop(room.send(Arrivals { events: vec![event.clone()], repeats: None, receipt }))
-            }
-            _ => drop(METRICS.mqtt_dropped.inc()),
-        }
-    }
+    let wake = Arc::new(Notify::new());
+    drop(inside::send(&account, session, &will.topic, message, will.qos, wake).await);
 }
 
 impl Account {

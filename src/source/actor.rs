@@ -3,7 +3,8 @@
 //! Owns the source. It writes every group of events to the journal, if a trigger's path is on disk, sends it to the
 //! BatchActor of each action, and waits until all have taken it; so it queues nothing itself, and a full BatchActor
 //! or journal holds the source back. The journal accepts the receipt when the events are committed, which nothing
-//! here waits for. It begins with what the journal has and the BatchActors have not. Its mailbox gets only [`Stop`].
+//! here waits for. It begins with what the journal has and the BatchActors have not. Its mailbox gets [`Rewire`] when
+//! other batches are to be fed, and [`Stop`].
 //! When the source ends it drains the BatchActors and ends.
 
 use std::cell::RefCell;
@@ -17,10 +18,10 @@ use futures_core::Stream;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
-use super::Source;
-use crate::batch::{BatchActor, Drain, Push};
+use super::{Ending, Source};
+use crate::batch::{BatchActor, Begin, Drain, Push};
 use crate::journal::ReadError;
-use crate::journal::disk::{Arrived, Disk, SourceId};
+use crate::journal::disk::{ActionId, Arrived, Disk, SourceId};
 use crate::model::event::Event;
 use crate::model::receipt::{Arrivals, Receipt};
 use crate::telemetry;
@@ -29,6 +30,8 @@ use crate::telemetry;
 pub struct SourceActor {
     source: Rc<RefCell<Box<dyn Source>>>,
     batches: Vec<Addr<BatchActor>>,
+    /// Those that are to be fed, and get what they lack from the journal first.
+    joining: Vec<(Addr<BatchActor>, Option<SpawnHandle>)>,
     log: Option<Log>,
     /// The offset of the next event.
     next: u64,
@@ -53,7 +56,27 @@ pub struct Log {
 /// Takes nothing new. The reply comes when everything that was taken is with the gateways.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Stop;
+pub struct Stop(pub Ending);
+
+/// Feeds other batches from now on. Those that are left out are drained; those that are new begin where their action
+/// stands in the journal, or with the next event.
+#[derive(Debug, Default, Message)]
+#[rtype(result = "()")]
+pub struct Rewire {
+    /// Batches that are fed no more.
+    pub leave: Vec<Addr<BatchActor>>,
+    /// Batches that are new, each with its action in the journal if its path is on disk.
+    pub join: Vec<(Addr<BatchActor>, Option<ActionId>)>,
+    /// What [`Log::is_mixed`] is from now on.
+    pub is_mixed: bool,
+    /// Actions that take nothing for a while, and those that are no more: from when their batches are with the gateways.
+    pub hold: Vec<ActionId>,
+    /// See `hold`.
+    pub retire: Vec<ActionId>,
+}
+
+/// Events that a batch may lack when the source waits for it; before that it reads the journal beside the source.
+const NEAR: u64 = 4096;
 
 impl SourceActor {
     /// Reads `source` for `batches`.
@@ -61,6 +84,7 @@ impl SourceActor {
         Self {
             source: Rc::new(RefCell::new(source)),
             batches,
+            joining: Vec::new(),
             next: log.as_ref().map_or(0, |log| log.from),
             log,
             drained: watch::Sender::new(false),
@@ -90,27 +114,7 @@ impl SourceActor {
         ctx: &mut Context<Self>,
         then: impl FnOnce(&mut Self, &mut Context<Self>) + 'static,
     ) {
-        let (batches, from) = (self.batches.clone(), self.next);
-        let read = async move {
-            let mut next = from;
-            // What is read must be committed, whoever has written it.
-            let flushed = read(&log, |log| log.disk.flushed(log.source)).await?;
-            let end = end.unwrap_or(flushed);
-            while next < end {
-                let mut events = read(&log, move |log| log.disk.backlog(log.source, next)).await?;
-                events.truncate((end - next) as usize);
-                let push = Push { first: next, events: events.into() };
-                next += push.events.len() as u64;
-                if join_all(batches.iter().map(|batch| batch.send(push.clone())))
-                    .await
-                    .iter()
-                    .any(|reply| !matches!(reply, Ok(Ok(()))))
-                {
-                    return Err(ReadError::Failed("a batch did not take the events".to_owned()));
-                }
-            }
-            Ok(next)
-        };
+        let read = feed(log, self.batches.clone(), self.next, end);
         ctx.wait(read.into_actor(self).map(|next, actor, ctx| match next {
             Ok(next) => {
                 actor.next = next;
@@ -122,6 +126,29 @@ impl SourceActor {
             }
         }));
     }
+}
+
+/// Hands what the journal has of a source from `next` on to batches, up to `end` or to its end. Gives where it ends.
+async fn feed(
+    log: Log,
+    batches: Vec<Addr<BatchActor>>,
+    mut next: u64,
+    end: Option<u64>,
+) -> Result<u64, ReadError> {
+    // What is read must be committed, whoever has written it.
+    let flushed = read(&log, |log| log.disk.flushed(log.source)).await?;
+    let end = end.unwrap_or(flushed);
+    while next < end {
+        let mut events = read(&log, move |log| log.disk.backlog(log.source, next)).await?;
+        events.truncate((end - next) as usize);
+        let push = Push { first: next, events: events.into() };
+        next += push.events.len() as u64;
+        let pushes = join_all(batches.iter().map(|batch| batch.send(push.clone())));
+        if pushes.await.iter().any(|reply| !matches!(reply, Ok(Ok(())))) {
+            return Err(ReadError::Failed("a batch did not take the events".to_owned()));
+        }
+    }
+    Ok(next)
 }
 
 /// Reads the journal on a thread that may wait.
@@ -152,13 +179,13 @@ impl Actor for SourceActor {
 
 impl StreamHandler<Arrivals> for SourceActor {
     fn handle(&mut self, arrivals: Arrivals, ctx: &mut Self::Context) {
-        let Arrivals { events, repeats, receipt } = arrivals;
+        let Arrivals { events, repeats, made_of, receipt } = arrivals;
         let events: Arc<[Event]> = events.into();
         let Some(log) = &self.log else {
             return self.push(self.next, events, Some(receipt), ctx);
         };
         let own = log.is_mixed.then(|| receipt.share());
-        let arrived = Arrived { events: Arc::clone(&events), repeats, receipt };
+        let arrived = Arrived { events: Arc::clone(&events), repeats, made_of, receipt };
         match log.disk.log(log.source, arrived) {
             Ok(first) => self.logged(first, events, own, ctx),
             // The journal is behind: so is this source, until there is room.
@@ -183,7 +210,8 @@ impl StreamHandler<Arrivals> for SourceActor {
     }
 
     fn finished(&mut self, ctx: &mut Self::Context) {
-        let drains = join_all(self.batches.iter().map(|batch| batch.send(Drain)));
+        let all = self.batches.iter().chain(self.joining.iter().map(|(batch, _)| batch));
+        let drains = join_all(all.map(|batch| batch.send(Drain)));
         ctx.wait(drains.into_actor(self).map(|_, actor, ctx| {
             actor.drained.send_replace(true);
             ctx.stop();
@@ -204,11 +232,74 @@ impl SourceActor {
     }
 }
 
+impl SourceActor {
+    /// Brings a batch from the event at `next` to where the source stands, and feeds it from then on.
+    fn join(&mut self, batch: Addr<BatchActor>, next: u64, ctx: &mut Context<Self>) {
+        self.joining.retain(|(other, _)| *other != batch);
+        let log = self.log.clone().filter(|_| next < self.next);
+        let Some(log) = log else {
+            self.batches.push(batch);
+            return;
+        };
+        let is_near = self.next - next <= NEAR;
+        let read = feed(log, vec![batch.clone()], next, Some(self.next));
+        let joining = batch.clone();
+        let read = read.into_actor(self).map(move |next, actor: &mut Self, ctx| match next {
+            Ok(next) => actor.join(joining, next, ctx),
+            Err(error) => {
+                tracing::error!(%error, "failed to give a trigger what it has missed; its source starts again");
+                ctx.stop();
+            }
+        });
+        // While it has much to read, the source goes on for the others.
+        let handle = if is_near {
+            ctx.wait(read);
+            None
+        } else {
+            Some(ctx.spawn(read))
+        };
+        self.joining.push((batch, handle));
+    }
+}
+
+impl Handler<Rewire> for SourceActor {
+    type Result = ();
+
+    fn handle(&mut self, rewire: Rewire, ctx: &mut Self::Context) {
+        let Rewire { leave, join, is_mixed, hold, retire } = rewire;
+        let mut left: Vec<_> = self.batches.extract_if(.., |batch| leave.contains(batch)).collect();
+        for (batch, handle) in self.joining.extract_if(.., |(batch, _)| leave.contains(batch)) {
+            // It must get nothing more.
+            handle.map(|handle| ctx.cancel_future(handle));
+            left.push(batch);
+        }
+        if let Some(log) = &mut self.log {
+            log.is_mixed = is_mixed;
+        }
+        // An action begins where the batch before it ends: only then is that known.
+        let drains = join_all(left.into_iter().map(|batch| async move { batch.send(Drain).await }));
+        ctx.wait(drains.into_actor(self).map(move |_, actor, ctx| {
+            if let Some(log) = &actor.log {
+                hold.into_iter().for_each(|action| log.disk.hold(action, true));
+                if !retire.is_empty() {
+                    log.disk.retire(retire);
+                }
+            }
+            for (batch, action) in join {
+                let stands = actor.log.as_ref().zip(action).map(|(log, action)| log.disk.cursor(action));
+                let next = stands.unwrap_or(actor.next);
+                batch.do_send(Begin(next));
+                actor.join(batch, next, ctx);
+            }
+        }));
+    }
+}
+
 impl Handler<Stop> for SourceActor {
     type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, _: Stop, _: &mut Self::Context) -> Self::Result {
-        self.source.borrow_mut().stop();
+    fn handle(&mut self, Stop(ending): Stop, _: &mut Self::Context) -> Self::Result {
+        self.source.borrow_mut().end(ending);
         let mut drained = self.drained.subscribe();
         // An error means that the actor has ended, and with it all that could be drained.
         Box::pin(async move { drop(drained.wait_for(|drained| *drained).await) })
@@ -255,7 +346,7 @@ mod tests {
             self.groups.poll_recv(cx)
         }
 
-        fn stop(&mut self) {
+        fn end(&mut self, _: Ending) {
             self.groups.close();
         }
 
@@ -314,7 +405,7 @@ mod tests {
             let (gate, mut receipts) = Gate::new(1, Arc::new(Notify::new()));
             let events = vec![Event { id: Uuid::nil(), json: Bytes::from_static(b"1") }; count];
             self.feed
-                .send(Arrivals { events, repeats: None, receipt: receipts.pop().unwrap() })
+                .send(Arrivals { events, repeats: None, made_of: None, receipt: receipts.pop().unwrap() })
                 .await
                 .unwrap();
             gate
@@ -361,7 +452,7 @@ mod tests {
         for _ in 0..3 {
             bench.feed(1).await;
         }
-        bench.source.send(Stop).await.unwrap();
+        bench.source.send(Stop(Ending::Stop)).await.unwrap();
         assert_eq!(*bench.texts.lock().unwrap(), [r#"{"messages":[1,1,1]}"#]);
         assert!(bench.feed.is_closed());
     }

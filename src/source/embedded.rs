@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use tokio::sync::watch;
 
-use super::{Condition, Source};
+use super::{Condition, Ending, Source};
 use crate::model::receipt::Arrivals;
 use crate::mqtt::Link;
 
@@ -26,8 +26,11 @@ impl Source for EmbeddedSource {
         self.link.poll_next(cx)
     }
 
-    fn stop(&mut self) {
-        self.link.close();
+    fn end(&mut self, ending: Ending) {
+        match ending {
+            Ending::HandOver => self.link.refuse(),
+            Ending::Stop | Ending::Forget => self.link.close(),
+        }
     }
 
     fn condition(&self) -> watch::Receiver<Condition> {

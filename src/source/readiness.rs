@@ -33,6 +33,16 @@ impl Readiness {
         self.sources.insert(name, condition);
     }
 
+    /// Watches a source no more.
+    pub fn forget(&self, name: &str) {
+        self.sources.remove(name);
+    }
+
+    /// The condition of a source.
+    pub fn source(&self, name: &str) -> Option<Condition> {
+        self.sources.get(name).map(|condition| condition.borrow().clone())
+    }
+
     /// Watches the journal.
     pub fn watch_journal(&self, health: watch::Receiver<Health>) {
         // There is one for the life of the process.

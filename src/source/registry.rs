@@ -4,7 +4,7 @@ use std::task::{Context, Poll};
 
 use tokio::sync::watch;
 
-use super::{Condition, Source};
+use super::{Condition, Ending, Source};
 use crate::container_registry::Link;
 use crate::model::receipt::Arrivals;
 
@@ -26,7 +26,7 @@ impl Source for RegistrySource {
         self.link.poll_next(cx)
     }
 
-    fn stop(&mut self) {
+    fn end(&mut self, _: Ending) {
         self.link.close();
     }
 

@@ -82,6 +82,23 @@ async fn what_is_published_while_the_source_is_away_comes_when_it_is_back() {
 }
 
 #[tokio::test]
+async fn a_broker_keeps_nothing_for_a_source_that_nobody_wants_any_more() {
+    let mosquitto = Mosquitto::start("");
+    let mut publisher = Publisher::connect(mosquitto.address(), "p").await;
+    let mut reader = Reader::running(source(&registry(None, None), mosquitto.address())).await;
+    publisher.publish("$devices/d1/events", b"1", 1).await;
+    assert_eq!(reader.numbers_to(1).await, [1]);
+    reader.forget();
+    assert!(reader.rest().await.is_empty());
+    for n in 2..=50 {
+        publisher.publish("$devices/d1/events", n.to_string().as_bytes(), 1).await;
+    }
+    let mut reader = Reader::running(source(&registry(None, None), mosquitto.address())).await;
+    publisher.publish("$devices/d1/events", b"51", 1).await;
+    assert_eq!(reader.numbers_to(51).await, [51]);
+}
+
+#[tokio::test]
 async fn a_broker_with_a_window_of_20_stops_there_and_goes_on_with_the_first_acknowledgement() {
     let mosquitto = Mosquitto::start("max_queued_messages 100000");
     let mut publisher = Publisher::connect(mosquitto.address(), "p").await;

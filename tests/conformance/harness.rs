@@ -69,11 +69,11 @@ impl Harness for Embedded {
     const BROKER_KEEPS: bool = false;
 
     fn start() -> Self {
-        let password = |id: &str| Some(Password::new(format!("{id}-password")));
-        let device = |id: &str, aliases| Device { id: id.into(), password: password(id), aliases };
+        let password = |id: &str| vec![Password::new(format!("{id}-password"))];
+        let device = |id: &str, aliases| Device { id: id.into(), passwords: password(id), aliases };
         let devices = vec![device("d1", vec![alias()]), device("d2", vec![])];
-        let registry = DeviceRegistry { id: "r".into(), password: password("r"), devices, external: None };
-        let broker = Broker { id: "b".into(), password: password("b"), external: None };
+        let registry = DeviceRegistry { id: "r".into(), passwords: password("r"), devices, external: None };
+        let broker = Broker { id: "b".into(), passwords: password("b"), external: None };
         let resources =
             Resources { device_registries: vec![registry], brokers: vec![broker], ..Resources::default() };
         let limits = Limits { worker_threads: 2, ..Limits::default() };

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use triggercast::model::event::Event;
 use triggercast::model::receipt::Arrivals;
-use triggercast::source::{Condition, Source};
+use triggercast::source::{Condition, Ending, Source};
 
 /// The longest that anything may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -85,7 +85,12 @@ impl Reader {
 
     /// Stops the source; it may still have events.
     pub(crate) fn stop(&mut self) {
-        self.0.stop();
+        self.0.end(Ending::Stop);
+    }
+
+    /// Ends the source for good; it may still have events.
+    pub(crate) fn forget(&mut self) {
+        self.0.end(Ending::Forget);
     }
 
     /// Takes what is left, accepted, until the source has ended.

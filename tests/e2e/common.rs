@@ -65,7 +65,10 @@ pub struct TestServer {
     lines: Receiver<String>,
     pub gateway: SocketAddr,
     pub management: SocketAddr,
+    pub grpc: SocketAddr,
     pub mqtt: Option<SocketAddr>,
+    /// Where its configuration and `data` are.
+    pub folder: PathBuf,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -121,7 +124,9 @@ impl TestServer {
             lines,
             gateway: addresses["gateway"],
             management: addresses["management"],
+            grpc: addresses["grpc"],
             mqtt: addresses.get("mqtt").copied(),
+            folder: command.get_current_dir().unwrap().to_owned(),
             _folder: None,
         }
     }
@@ -160,6 +165,32 @@ impl TestServer {
         http_get(self.management, path)
     }
 
+    /// Calls of the API with the administrator's key.
+    pub fn caller(&self) -> Caller {
+        let key = std::fs::read_to_string(self.folder.join("data/admin.key")).unwrap();
+        Caller { address: self.management, who: format!("Api-Key {}", key.trim()) }
+    }
+
+    /// One of them: status and answer.
+    pub fn call(&self, verb: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.caller().call(verb, path, body)
+    }
+
+    /// One that must succeed: its answer, or what the operation has come to.
+    pub fn done(&self, verb: &str, path: &str, body: &Value) -> Value {
+        self.caller().done(verb, path, body)
+    }
+
+    /// The command line, with this server's configuration.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_triggercast"));
+        command.args(arguments).arg("--config").arg(self.folder.join("config.yaml"));
+        let key = std::fs::read_to_string(self.folder.join("data/admin.key")).unwrap();
+        command.args(["--endpoint", &format!("localhost:{}", self.grpc.port())]).current_dir(&self.folder);
+        command.env("TRIGGERCAST_API_KEY", key.trim());
+        command
+    }
+
     /// Process memory in KiB (resident).
     pub fn resident_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
@@ -194,6 +225,30 @@ impl Drop for TestServer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Somebody who calls the API.
+pub struct Caller {
+    pub address: SocketAddr,
+    /// The header `Authorization`.
+    pub who: String,
+}
+
+impl Caller {
+    /// A call: status and answer.
+    pub fn call(&self, verb: &str, path: &str, body: &Value) -> (u16, Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let headers = format!("Authorization: {}\r\nContent-Length: {}\r\n", self.who, body.len());
+        let (status, text) = http(self.address, &format!("{verb} {path}"), &headers, &body);
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    /// A call that must succeed: its answer, or what the operation has come to.
+    pub fn done(&self, verb: &str, path: &str, body: &Value) -> Value {
+        let (status, mut answer) = self.call(verb, path, body);
+        assert_eq!(status, 200, "{verb} {path} {body}: {answer}");
+        if answer["done"] == true { answer["response"].take() } else { answer }
     }
 }
 
@@ -340,9 +395,14 @@ pub fn free_port() -> u16 {
 
 /// GET: status and body.
 pub fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
+    http(address, &format!("GET {path}"), "", "")
+}
+
+/// A request: status and body of its answer.
+fn http(address: SocketAddr, request: &str, headers: &str, body: &str) -> (u16, String) {
     let mut io = TcpStream::connect(address).unwrap();
     io.set_read_timeout(Some(LIMIT)).unwrap();
-    write!(io, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    write!(io, "{request} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n{body}").unwrap();
     let mut answer = String::new();
     io.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -385,6 +445,14 @@ impl Socket {
         frame.extend([0; 4]);
         frame.extend(payload);
         self.io.write_all(&frame).unwrap();
+    }
+
+    /// Whether something comes in this time; it stays to be read.
+    pub fn comes_within(&mut self, time: Duration) -> bool {
+        self.io.set_read_timeout(Some(time)).unwrap();
+        let came = self.io.peek(&mut [0]).is_ok_and(|count| count > 0);
+        self.io.set_read_timeout(Some(LIMIT)).unwrap();
+        came
     }
 
     /// The next frame: first byte and payload.

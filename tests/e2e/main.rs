@@ -8,4 +8,6 @@ mod container_registry;
 mod docker_registry;
 mod faults;
 mod foreign_clients;
+mod managed;
+mod management;
 mod sessions;

@@ -21,21 +21,25 @@ pub(crate) const V5: u8 = 5;
 /// `r` with `d1` (alias `hall/one`), `d2` (`hall/two`) and a device without a password, `r2` with `d3`, and the
 /// broker `b`. A password is the id and `-password`.
 pub(crate) fn resources() -> Resources {
-    let password = |id: &str| Some(Password::new(format!("{id}-password")));
+    let password = |id: &str| vec![Password::new(format!("{id}-password"))];
     let device = |id: &str, alias: &str| Device {
         id: id.into(),
-        password: password(id),
+        passwords: password(id),
         aliases: vec![Alias { name: alias.into(), target: format!("$devices/{id}") }],
     };
-    let registry =
-        |id: &str, devices| DeviceRegistry { id: id.into(), password: password(id), devices, external: None };
-    let locked = Device { id: "locked".into(), password: None, aliases: vec![] };
+    let registry = |id: &str, devices| DeviceRegistry {
+        id: id.into(),
+        passwords: password(id),
+        devices,
+        external: None,
+    };
+    let locked = Device { id: "locked".into(), passwords: vec![], aliases: vec![] };
     Resources {
         device_registries: vec![
             registry("r", vec![device("d1", "hall/one"), device("d2", "hall/two"), locked]),
             registry("r2", vec![device("d3", "hall/three")]),
         ],
-        brokers: vec![Broker { id: "b".into(), password: password("b"), external: None }],
+        brokers: vec![Broker { id: "b".into(), passwords: password("b"), external: None }],
         ..Resources::default()
     }
 }

@@ -67,7 +67,7 @@ impl Ours {
         let mut text = format!(
             "data_dir: data\n\
              gateway: {{ listen: '127.0.0.1:{gateway}', workers: {}, max_connections: 1000000 }}\n\
-             management: {{ listen: '127.0.0.1:{management}' }}\n\
+             management: {{ listen: '127.0.0.1:{management}', grpc_listen: '127.0.0.1:0' }}\n\
              mqtt: {{ listen: '127.0.0.1:{mqtt}' }}\n\
              service_accounts: [ {{ id: sender, roles: [api-gateway.websocketBroadcaster] }} ]\n\
              gateways:\n  - id: main\n    paths:\n",

@@ -29,7 +29,7 @@ fn follower(registry: u16, requests_per_second: u32) -> Result<Follower> {
     let config = format!(
         "data_dir: data\n\
          gateway: {{ listen: '127.0.0.1:{gateway}', workers: 1 }}\n\
-         management: {{ listen: '127.0.0.1:{management}' }}\n\
+         management: {{ listen: '127.0.0.1:{management}', grpc_listen: '127.0.0.1:0' }}\n\
          service_accounts: [ {{ id: sender, roles: [api-gateway.websocketBroadcaster] }} ]\n\
          gateways: [ {{ id: main, paths: {{ /images: {{}} }} }} ]\n\
          container_registries: [ {{ id: images, kind: distribution, url: 'http://127.0.0.1:{registry}', \

@@ -1,6 +1,8 @@
 //! What is done with the tables: notifications and snapshots in, events into the outbox and out of it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -27,9 +29,9 @@ pub(crate) struct Registry {
     /// Its number.
     pub(crate) number: i64,
     /// What is declared of it.
-    pub(crate) declared: std::sync::Arc<ContainerRegistry>,
+    pub(crate) declared: Arc<ContainerRegistry>,
     /// Whether any trigger wants its events.
-    pub(crate) has_triggers: bool,
+    pub(crate) has_triggers: Arc<AtomicBool>,
 }
 
 impl Registry {
@@ -412,7 +414,7 @@ fn tell(
     created_at: SystemTime,
     trace: &Trace,
 ) -> Result<(), StoreError> {
-    if !registry.has_triggers {
+    if !registry.has_triggers.load(Ordering::Relaxed) {
         return Ok(());
     }
     let mut put = job.db.prepare_cached(

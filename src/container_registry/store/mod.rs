@@ -5,7 +5,7 @@
 //! sender keeps it. `tables` knows the tables, `index` what is done with them.
 
 pub(super) mod index;
-mod tables;
+pub(super) mod tables;
 
 use std::collections::HashMap;
 use std::path::Path;

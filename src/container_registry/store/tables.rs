@@ -18,7 +18,7 @@ const DATABASE: &str = "registries.db";
 const VERSION: i64 = 1;
 /// Says "these are registries of ours": "TrgR" in ASCII.
 const APPLICATION: i64 = 0x5472_6752;
-const FORM: Form = Form { application: APPLICATION, version: VERSION, tables: TABLES };
+const FORM: Form = Form { application: APPLICATION, version: VERSION, upgrades: &[], tables: TABLES };
 /// How long to wait for a lock that another process holds for a moment.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -207,6 +207,25 @@ pub(super) fn load_all(db: &Connection, repository: i64) -> rusqlite::Result<Rep
         .collect::<rusqlite::Result<BTreeMap<_, _>>>()?;
     Ok(Repository { tags, images })
 }
+
+/// Every image of a registry: its repository, its digest and its tags.
+pub(crate) fn load_images(db: &Connection, registry: &str) -> rusqlite::Result<Vec<KnownImage>> {
+    let mut images = db.prepare_cached(
+        "SELECT p.name, i.digest, (SELECT group_concat(t.name, char(10)) FROM tags t
+             WHERE t.repository = p.id AND t.digest = i.digest)
+         FROM images i JOIN repositories p ON p.id = i.repository JOIN registries r ON r.id = p.registry
+         WHERE r.name = ? AND i.is_told ORDER BY p.name, i.digest",
+    )?;
+    let image = |row: &rusqlite::Row<'_>| {
+        let tags: Option<String> = row.get(2)?;
+        let tags = tags.iter().flat_map(|tags| tags.lines()).map(str::to_owned).collect();
+        Ok((row.get(0)?, row.get(1)?, tags))
+    };
+    images.query_map([registry], image)?.collect()
+}
+
+/// A repository, a digest, and the tags of the image.
+pub(crate) type KnownImage = (String, String, Vec<String>);
 
 /// Writes what has become of `before`, the rows that were read.
 pub(super) fn save(

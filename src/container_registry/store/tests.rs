@@ -32,7 +32,7 @@ fn push(id: Option<&str>, digest: &str, tag: &str, at: i64) -> Observation {
 
 async fn registry(store: &Store, id: &'static str) -> Registry {
     let (number, _) = store.work(move |job| index::open(job, id, &["all".to_owned()])).await.unwrap();
-    Registry { number, declared: Arc::new(declared(id)), has_triggers: true }
+    Registry { number, declared: Arc::new(declared(id)), has_triggers: Arc::new(true.into()) }
 }
 
 async fn observe(
@@ -114,7 +114,8 @@ async fn sources_go_on_where_they_were_and_new_ones_begin_with_what_comes() {
     }
     let (number, cursors) = open(&store, &["a", "b"]).await.unwrap();
     assert_eq!(cursors, [0, 0]);
-    let images = Registry { number, declared: Arc::new(declared("images")), has_triggers: true };
+    let images =
+        Registry { number, declared: Arc::new(declared("images")), has_triggers: Arc::new(true.into()) };
     observe(&store, &images, push(None, "d1", "v1", 1)).await.unwrap();
     store.taken(number, "a".into(), 2);
     store.taken(number, "b".into(), 1);
@@ -141,7 +142,7 @@ async fn a_registry_without_triggers_is_followed_and_not_told() {
     let images = registry(&store, "images").await;
     observe(&store, &images, push(None, "d1", "v1", 1)).await.unwrap();
     let (number, _) = store.work(|job| index::open(job, "images", &[])).await.unwrap();
-    let silent = Registry { has_triggers: false, number, ..images.clone() };
+    let silent = Registry { has_triggers: Arc::default(), number, ..images.clone() };
     assert_eq!(untold(&store, &silent).await, [], "nobody will take what was left");
     observe(&store, &silent, push(None, "d2", "v1", 10)).await.unwrap();
     assert_eq!(untold(&store, &silent).await, []);

@@ -84,7 +84,7 @@ impl Session {
     /// The ring drops what this session has not read: the path's policy decides.
     pub(super) fn fall_behind(&self) {
         let Some(next) = self.leave_ring() else { return };
-        tracing::debug!(connection = %self.id, path = %self.entry.key, policy = ?self.entry.slow_clients,
+        tracing::debug!(connection = %self.guest.id, path = %self.entry.key, policy = ?self.entry.slow_clients,
             position = next, "a client has fallen behind");
         match self.entry.slow_clients {
             SlowClients::Replay => {

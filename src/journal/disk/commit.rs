@@ -41,6 +41,8 @@ pub(super) struct Work<'a> {
     /// Groups of each source, in order.
     sources: Vec<(SourceId, Vec<(u64, &'a Arrived)>)>,
     pub(super) runs: Vec<&'a NewRun>,
+    /// Actions with the offset after the events that they have taken.
+    pub(super) took: Vec<(ActionId, u64)>,
 }
 
 impl<'a> Work<'a> {
@@ -56,6 +58,11 @@ impl<'a> Work<'a> {
         tx: &Transaction<'_>,
         ids: &mut HashMap<SourceId, Ids>,
     ) -> rusqlite::Result<()> {
+        let made = self.sources.iter().flat_map(|(_, groups)| groups).filter_map(|(_, group)| group.made_of);
+        for (action, end) in made.chain(self.took.iter().copied()) {
+            tx.prepare_cached("UPDATE actions SET passed = max(passed, ?) WHERE id = ?")?
+                .execute(params![end as i64, action])?;
+        }
         for (source, groups) in &self.sources {
             write_events(tx, *source, groups, ids.entry(*source).or_default())?;
         }
@@ -117,7 +124,11 @@ fn write_events(
                 ids.high = ids.high.max(order);
             }
             count += arrived.events.len();
-            rows::put_events(data, arrived.events.iter());
+            if arrived.made_of.is_some() {
+                rows::put_made_events(data, arrived.events.iter());
+            } else {
+                rows::put_events(data, arrived.events.iter());
+            }
             if let Some(more) = &arrived.repeats {
                 rows::put_repeats(&mut repeats, more);
             }

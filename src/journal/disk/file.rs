@@ -20,14 +20,16 @@ const RESERVE: &str = "journal.reserve";
 /// Its size: enough for the boundaries of what is durable, and for retention to make room.
 const RESERVE_BYTES: usize = 8 * 1024 * 1024;
 
-/// The form of the tables. A journal with another one is refused, not changed.
-const VERSION: i64 = 1;
+/// The form of the tables. A journal with an older one is brought to it, one with a newer one is refused.
+const VERSION: i64 = 2;
 /// Says "this is a journal of ours": "Trig" in ASCII.
 const APPLICATION: i64 = 0x5472_6967;
-const FORM: Form = Form { application: APPLICATION, version: VERSION, tables: TABLES };
+const FORM: Form = Form { application: APPLICATION, version: VERSION, upgrades: UPGRADES, tables: TABLES };
 
 /// How long to wait for a lock that another process holds.
 const BUSY: Duration = Duration::from_secs(5);
+
+const UPGRADES: &[&str] = &["ALTER TABLE actions ADD COLUMN passed INTEGER NOT NULL DEFAULT 0;"];
 
 const TABLES: &str = "
 CREATE TABLE sources (
@@ -47,7 +49,8 @@ CREATE TABLE actions (
     source INTEGER NOT NULL REFERENCES sources,
     path INTEGER NOT NULL REFERENCES paths,
     floor INTEGER NOT NULL,              -- the offset it began with, or after its last run that was deleted
-    retired INTEGER NOT NULL DEFAULT 0   -- whether its trigger is no more; one of the same name is another one
+    retired INTEGER NOT NULL DEFAULT 0,  -- whether its trigger is no more; one of the same name is another one
+    passed INTEGER NOT NULL DEFAULT 0    -- the offset after the last event that it will never batch
 ) STRICT;
 CREATE UNIQUE INDEX actions_by_name ON actions (trigger, number, source, path) WHERE NOT retired;
 CREATE TABLE events (

@@ -6,6 +6,7 @@
 //! [`QUEUE_BYTES`]; when it is full those who append wait. `commit` is what it writes, `retention` deletes, `reader`
 //! reads, `verify` checks, `file` knows the files, `rows` what stands in them.
 
+mod changes;
 mod commit;
 mod facts;
 mod file;
@@ -77,12 +78,16 @@ pub struct Disk {
     state: Mutex<State>,
     commands: mpsc::Sender<Command>,
     room: Arc<Semaphore>,
+    durable: Arc<Durable>,
     health: watch::Receiver<Health>,
     readers: Mutex<Vec<Reader>>,
     /// What senders may repeat, from before this start, until their session is seen.
     repeats: Mutex<HashMap<u64, Repeats>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
+
+/// The offset after the last committed event of sources that somebody follows.
+type Durable = Mutex<HashMap<SourceId, watch::Sender<u64>>>;
 
 /// Where everything stands, also what is queued and not committed.
 #[derive(Debug, Default)]
@@ -104,8 +109,10 @@ struct PathState {
 #[derive(Debug)]
 struct ActionState {
     source: SourceId,
-    /// The offset of the first event that is in no run.
+    /// The offset of the first event that it has neither batched nor let pass.
     cursor: u64,
+    /// Whether it takes nothing for a while, so that retention may let events pass it.
+    is_held: bool,
 }
 
 impl Disk {
@@ -147,7 +154,7 @@ impl Disk {
         }
         let actions = reader.actions().map_err(read)?;
         for action in actions.iter().filter(|action| !action.retired) {
-            let cursor = ActionState { source: action.source, cursor: action.cursor };
+            let cursor = ActionState { source: action.source, cursor: action.cursor, is_held: false };
             state.actions.insert(action.id, cursor);
         }
         let repeats = recall::recall(&reader).map_err(read)?;
@@ -156,7 +163,9 @@ impl Disk {
         }
         let (commands, queue) = mpsc::channel();
         let (health, healthy) = watch::channel(Health::Writing);
-        let writer = Writer::new(db, Arc::clone(&files), queue, health, &sources, retention);
+        let durable = Arc::<Durable>::default();
+        let told = Arc::clone(&durable);
+        let writer = Writer::new(db, Arc::clone(&files), queue, health, &sources, retention, told);
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || writer.run())
@@ -166,6 +175,7 @@ impl Disk {
             state: Mutex::new(state),
             commands,
             room: Arc::new(Semaphore::new(QUEUE_BYTES / PERMIT_BYTES)),
+            durable,
             health: healthy,
             readers: Mutex::new(vec![reader]),
             repeats: Mutex::new(repeats),
@@ -212,14 +222,16 @@ impl Disk {
         let (reply, done) = mpsc::channel();
         let trigger = trigger.to_string();
         let id = self.ask(Command::Action { trigger, number, source, path, floor, reply }, &done)??;
-        self.state().actions.entry(id).or_insert(ActionState { source, cursor: floor });
+        self.state().actions.entry(id).or_insert(ActionState { source, cursor: floor, is_held: false });
         Ok(id)
     }
 
     /// Every action that was not asked for is retired: its trigger is no more. Call it when all have been asked for.
     pub fn retire_others(&self) -> Result<(), ReadError> {
         let (reply, done) = mpsc::channel();
-        self.ask(Command::Retire { reply }, &done)?
+        let active = self.ask(Command::RetireOthers { reply }, &done)??;
+        self.state().actions.retain(|action, _| active.contains(action));
+        Ok(())
     }
 
     /// Puts events that came together at the end of their source. The receipt is accepted when they are
@@ -231,6 +243,11 @@ impl Disk {
         let next = state.sources.entry(source).or_insert(0);
         let first = *next;
         *next += arrived.events.len() as u64;
+        if let Some((action, end)) = arrived.made_of
+            && let Some(action) = state.actions.get_mut(&action)
+        {
+            action.cursor = action.cursor.max(end);
+        }
         // An error means that the writer has ended: the receipt goes with the command and refuses.
         let _ = self.commands.send(Command::Events { source, first, bytes, arrived, _permit: permit });
         Ok(first)
@@ -337,6 +354,8 @@ pub struct Arrived {
     pub events: Arc<[Event]>,
     /// How their sender would repeat them.
     pub repeats: Option<Repeats>,
+    /// What they were made of: the action that made them, and the offset after the events that it has taken for them.
+    pub made_of: Option<(ActionId, u64)>,
     /// Accepted when they are committed.
     pub receipt: Receipt,
 }

@@ -118,6 +118,13 @@ impl Reader {
         known.into_iter().map(|(id, name)| self.path_facts(id, name)).collect()
     }
 
+    /// The path with this name.
+    pub(super) fn path(&self, name: &str) -> Result<Option<PathFacts>, ReadError> {
+        let mut query = self.db.prepare_cached("SELECT id FROM paths WHERE name = ?")?;
+        let id: Option<i64> = query.query_row([name], |row| row.get(0)).optional()?;
+        id.map(|id| self.path_facts(id, name.to_owned())).transpose()
+    }
+
     fn path_facts(&self, id: i64, name: String) -> Result<PathFacts, ReadError> {
         let Edges { oldest, next, times } = self.edges(id)?;
         let keys = rows::keys(id);
@@ -235,7 +242,13 @@ impl Reader {
         Ok(reading.stored)
     }
 
-    /// Events of a source from `from` on, a row's worth at a time; none at the end.
+    /// The offset after the last event that an action will never batch.
+    pub(super) fn passed(&self, action: i64) -> Result<u64, ReadError> {
+        let mut query = self.db.prepare_cached("SELECT passed FROM actions WHERE id = ?")?;
+        Ok(query.query_row([action], |row| row.get(0)).optional()?.map_or(0, rows::number))
+    }
+
+    /// Events of a source from an offset on, as many as stand in one row.
     pub(super) fn backlog(&self, source: i64, from: u64) -> Result<Vec<Event>, ReadError> {
         let Some((key, ..)) = self.events_before(source, from)? else { return Ok(Vec::new()) };
         let row = self.events_row(key)?;

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::facts::ActionFacts;
 use super::{ActionId, SourceId, reader, rows};
+use crate::model::event_id;
 use crate::model::gateway::Retention;
 
 /// Rows of a path, or of a source, that one commit deletes.
@@ -49,15 +50,15 @@ impl Swept {
     }
 }
 
-/// Deletes a slice of what retention does not keep: runs, and the events that no run and no action needs any more.
+/// Deletes a slice of what retention does not keep: runs, and the events of these sources that no run and no action
+/// needs any more.
 pub(super) fn sweep(
     tx: &Transaction<'_>,
     paths: &[Kept],
-    unfinished: &HashSet<SourceId>,
+    mut sources: HashSet<SourceId>,
     now: SystemTime,
 ) -> rusqlite::Result<Swept> {
     let mut swept = Swept::default();
-    let mut sources = unfinished.clone();
     for path in paths {
         let expired = reader::millis(now) - i64::try_from(path.retention.age.as_millis()).unwrap_or(i64::MAX);
         let is_old = |at: i64| at < expired;
@@ -118,6 +119,55 @@ pub(super) fn sweep(
     Ok(swept)
 }
 
+/// Lets actions that take nothing for a while pass what retention does not keep for them. Gives the sources of these.
+pub(super) fn pass(
+    tx: &Transaction<'_>,
+    paths: &[Kept],
+    on_hold: &HashSet<ActionId>,
+    now: SystemTime,
+) -> rusqlite::Result<HashSet<SourceId>> {
+    let mut sources = HashSet::new();
+    for action in ActionFacts::all_of(tx, on_hold.iter())? {
+        let Some(path) = paths.iter().find(|path| path.id == action.path) else { continue };
+        if let Some(from) = kept_from(tx, &action, &path.retention, now)? {
+            tx.prepare_cached("UPDATE actions SET passed = max(passed, ?) WHERE id = ?")?
+                .execute(params![from as i64, action.id])?;
+            sources.insert(action.source);
+        }
+    }
+    Ok(sources)
+}
+
+/// From which offset on retention keeps what an action has not had; `None` if it keeps everything.
+fn kept_from(
+    tx: &Transaction<'_>,
+    action: &ActionFacts,
+    retention: &Retention,
+    now: SystemTime,
+) -> rusqlite::Result<Option<u64>> {
+    let expired = now.checked_sub(retention.age).map_or(0, event_id::order_at);
+    let mut query = tx.prepare_cached(
+        "SELECT key, count, high, length(data) FROM events WHERE key BETWEEN ? AND ? ORDER BY key DESC",
+    )?;
+    let mut found =
+        query.query(params![rows::key(action.source, action.cursor), rows::keys(action.source).end()])?;
+    let (mut from, mut events, mut bytes) = (None, 0, 0);
+    while let Some(row) = found.next()? {
+        let (first, count) = (rows::place(row.get(0)?), rows::number(row.get(1)?));
+        events += count;
+        bytes += rows::number(row.get(3)?);
+        let is_old = (row.get::<_, i64>(2)? as u64) < expired;
+        // The newest row stays, however large it is, until it is too old.
+        let is_over = from.is_some() && (events > retention.events || bytes > retention.bytes);
+        if is_old || is_over {
+            return Ok(Some(from.unwrap_or(first + count)));
+        }
+        from = Some(first);
+    }
+    // All rows that begin at the cursor or behind it are within the bounds; that which it lies in stays with them.
+    Ok(None)
+}
+
 /// Deletes a slice of the events of a source that nobody needs: before, between and behind the stretches that its
 /// actions need. False: there are more.
 fn sweep_source(tx: &Transaction<'_>, source: SourceId) -> rusqlite::Result<bool> {
@@ -126,7 +176,7 @@ fn sweep_source(tx: &Transaction<'_>, source: SourceId) -> rusqlite::Result<bool
         .prepare_cached("SELECT max(key) FROM events WHERE key BETWEEN ? AND ?")?
         .query_row(params![rows::keys(source).start(), rows::keys(source).end()], |row| row.get(0))?;
     let Some(newest) = newest.map(rows::place) else { return Ok(true) };
-    let mut needs: Vec<_> = ActionFacts::all(tx, Some(source))?.iter().map(ActionFacts::needs).collect();
+    let mut needs: Vec<_> = ActionFacts::all(tx, Some(source))?.iter().flat_map(ActionFacts::needs).collect();
     needs.push(newest..u64::MAX);
     needs.sort_unstable_by_key(|needs| needs.start);
     let (mut from, mut is_done) = (0, true);

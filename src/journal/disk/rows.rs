@@ -6,7 +6,10 @@
 use std::ops::RangeInclusive;
 
 use bytes::{BufMut, Bytes};
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
+use crate::journal::ReadError;
 use crate::model::event::Event;
 use crate::model::repeat::{Repeat, Repeats};
 
@@ -40,6 +43,15 @@ pub(super) fn keys(owner: i64) -> RangeInclusive<i64> {
     key(owner, 0)..=key(owner, MAX_PLACE)
 }
 
+/// Refuses a source or path whose number has no room in keys.
+pub(super) fn check_owner(owner: i64) -> Result<(), ReadError> {
+    const MOST: i64 = (1 << (63 - PLACE_BITS)) - 1;
+    if (0..=MOST).contains(&owner) {
+        return Ok(());
+    }
+    Err(ReadError::Failed(format!("the journal has known {MOST} sources or paths, which is all that it can")))
+}
+
 /// Events as lines of JSON. Compact JSON holds no line feed.
 pub(super) fn put_events<'a>(out: &mut Vec<u8>, events: impl IntoIterator<Item = &'a Event>) {
     for event in events {
@@ -48,13 +60,37 @@ pub(super) fn put_events<'a>(out: &mut Vec<u8>, events: impl IntoIterator<Item =
     }
 }
 
+/// Events that were made of others, whose JSON may be anything: each with its id before it.
+pub(super) fn put_made_events<'a>(out: &mut Vec<u8>, events: impl IntoIterator<Item = &'a Event>) {
+    for event in events {
+        out.put_u8(b'"');
+        out.put_slice(event.id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
+        out.put_u8(b'"');
+        out.put_slice(&event.json);
+        out.put_u8(b'\n');
+    }
+}
+
+/// The id and the JSON of an event that was made of another; `None` if it is none.
+pub(super) fn made_event(line: &Bytes) -> Option<Event> {
+    let rest = line.strip_prefix(b"\"")?;
+    let id = Uuid::try_parse_ascii(rest.get(..Hyphenated::LENGTH)?).ok()?;
+    let json = rest.get(Hyphenated::LENGTH..)?.strip_prefix(b"\"")?;
+    Some(Event { id, json: line.slice_ref(json) })
+}
+
+/// The event in a line.
+pub(super) fn event(line: Bytes) -> Option<Event> {
+    if line.first() == Some(&b'"') { made_event(&line) } else { Event::from_json(line) }
+}
+
 /// The events of a row, from the one with this number on. What is not an event ends it.
 pub(super) fn events(data: &Bytes, skip: usize) -> impl Iterator<Item = Event> + '_ {
     let mut start = 0;
     memchr::memchr_iter(b'\n', data)
         .map(move |end| std::mem::replace(&mut start, end + 1)..end)
         .skip(skip)
-        .map_while(|line| Event::from_json(data.slice(line)))
+        .map_while(|line| event(data.slice(line)))
 }
 
 /// Numbers of events in batches, seven bits a byte.

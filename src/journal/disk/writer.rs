@@ -5,8 +5,8 @@
 //! was set aside. Retention deletes a slice with each commit, so that it never holds one up for long.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, ErrorCode, params};
@@ -15,9 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::commit::{Ids, NewRun, Work};
 use super::facts::{ActionFacts, PathFacts, SourceFacts};
 use super::file::Files;
-use super::reader;
-use super::retention::{Kept, sweep};
-use super::{ActionId, Arrived, Health, SourceId};
+use super::reader::{self, Reader};
+use super::retention::{Kept, pass, sweep};
+use super::{ActionId, Arrived, Durable, Health, SourceId, rows};
 use crate::journal::ReadError;
 use crate::model::gateway::Retention;
 use crate::telemetry::{self, METRICS};
@@ -50,12 +50,23 @@ pub(super) enum Command {
         reply: mpsc::Sender<Result<ActionId, ReadError>>,
     },
     /// Retire the actions that nobody has asked for.
-    Retire { reply: mpsc::Sender<Result<(), ReadError>> },
+    RetireOthers { reply: mpsc::Sender<Result<HashSet<ActionId>, ReadError>> },
+    /// Retire these actions.
+    Retire { actions: Vec<ActionId> },
+    /// Note up to where an action has taken events that it has made nothing of.
+    Took { action: ActionId, end: u64 },
+    /// Keep what an action has not had within its path's retention, or all of it.
+    Hold { action: ActionId, is_held: bool },
+    /// Find or make a path.
+    Path { name: String, retention: Retention, reply: mpsc::Sender<Result<NewPath, ReadError>> },
     /// Reply when everything before is committed.
     Flush { reply: mpsc::Sender<()> },
     /// The same, and end.
     Stop { reply: mpsc::Sender<()> },
 }
+
+/// A path that the writer knows from now on, and how far it is committed.
+pub(super) type NewPath = (PathFacts, watch::Receiver<u64>);
 
 /// The state of the thread.
 pub(super) struct Writer {
@@ -66,9 +77,17 @@ pub(super) struct Writer {
     ids: HashMap<SourceId, Ids>,
     /// The offset after the last committed event of each source.
     durable: HashMap<SourceId, u64>,
+    /// Who is told of it.
+    told: Arc<Durable>,
     paths: Vec<Kept>,
     /// The actions of this start's triggers.
     active: HashSet<ActionId>,
+    /// The highest number that an action has had.
+    last_action: ActionId,
+    /// Those that take nothing for a while.
+    on_hold: HashSet<ActionId>,
+    /// When it was last looked what of theirs retention does not keep.
+    looked: Instant,
     /// Sources of which retention has more to delete.
     unfinished: HashSet<SourceId>,
     /// Taken from the queue, not committed.
@@ -91,26 +110,22 @@ impl Writer {
         health: watch::Sender<Health>,
         sources: &[SourceFacts],
         paths: Vec<(PathFacts, Retention, watch::Sender<u64>)>,
+        told: Arc<Durable>,
     ) -> Self {
         let ids = |s: &SourceFacts| Ids { high: s.high, disorder: s.disorder, written: s.disorder };
-        let kept = |(facts, retention, committed): (PathFacts, Retention, watch::Sender<u64>)| Kept {
-            id: facts.id,
-            retention,
-            committed,
-            oldest: facts.oldest,
-            next: facts.next,
-            bytes: facts.bytes,
-            oldest_at: facts.times.map(|(oldest, _)| reader::millis(oldest)),
-        };
         Self {
             db,
             files,
             queue,
             health,
             ids: sources.iter().map(|source| (source.id, ids(source))).collect(),
+            told,
             durable: sources.iter().map(|source| (source.id, source.next)).collect(),
             paths: paths.into_iter().map(kept).collect(),
             active: HashSet::new(),
+            last_action: 0,
+            on_hold: HashSet::new(),
+            looked: Instant::now(),
             unfinished: HashSet::new(),
             held: VecDeque::new(),
             held_bytes: 0,
@@ -262,13 +277,19 @@ impl Writer {
             match command {
                 Command::Events { source, first, arrived, .. } => work.events(*source, *first, arrived),
                 Command::Run { run, .. } => work.runs.push(run),
+                Command::Took { action, end } => work.took.push((*action, *end)),
                 _ => {}
             }
         }
         let mut ids = self.ids.clone();
         let tx = self.db.transaction()?;
         work.write(&tx, &mut ids)?;
-        let swept = sweep(&tx, &self.paths, &self.unfinished, SystemTime::now())?;
+        let mut sources = self.unfinished.clone();
+        if !self.on_hold.is_empty() && self.looked.elapsed() >= PAUSE {
+            self.looked = began;
+            sources.extend(pass(&tx, &self.paths, &self.on_hold, SystemTime::now())?);
+        }
+        let swept = sweep(&tx, &self.paths, sources, SystemTime::now())?;
         tx.commit()?;
         // From here on it is durable.
         METRICS.journal_commits.inc();
@@ -292,6 +313,9 @@ impl Writer {
                 METRICS.journal_events.inc_by(events);
                 self.held_bytes -= bytes;
                 self.durable.insert(source, first + events);
+                if let Some(told) = self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&source) {
+                    told.send_replace(first + events);
+                }
                 arrived.receipt.accept();
                 None
             }
@@ -303,6 +327,7 @@ impl Writer {
                 }
                 None
             }
+            Command::Took { .. } => None,
             other => Some(other),
         }
     }
@@ -317,13 +342,27 @@ impl Writer {
                     self.active.extend(found.as_ref().ok());
                     let _ = reply.send(found);
                 }
-                Command::Retire { reply } => drop(reply.send(self.retire())),
+                Command::RetireOthers { reply } => {
+                    let active = self.active.clone();
+                    let retired = self.retire(|action| !active.contains(&action));
+                    let _ = reply.send(retired.map(|()| active));
+                }
+                Command::Retire { actions } => {
+                    self.active.retain(|action| !actions.contains(action));
+                    self.on_hold.retain(|action| !actions.contains(action));
+                    if let Err(error) = self.retire(|action| actions.contains(&action)) {
+                        tracing::warn!(%error, "failed to forget actions; the next start does");
+                    }
+                }
+                Command::Hold { action, is_held: true } => drop(self.on_hold.insert(action)),
+                Command::Hold { action, is_held: false } => drop(self.on_hold.remove(&action)),
+                Command::Path { name, retention, reply } => drop(reply.send(self.path(&name, retention))),
                 Command::Flush { reply } => drop(reply.send(())),
                 Command::Stop { reply } => {
                     let _ = reply.send(());
                     return Next::End;
                 }
-                Command::Events { .. } | Command::Run { .. } => {}
+                Command::Events { .. } | Command::Run { .. } | Command::Took { .. } => {}
             }
         }
         Next::On
@@ -331,7 +370,9 @@ impl Writer {
 
     fn source(&mut self, name: &str) -> Result<SourceId, ReadError> {
         self.db.execute("INSERT OR IGNORE INTO sources (name) VALUES (?)", [name])?;
-        Ok(self.db.query_row("SELECT id FROM sources WHERE name = ?", [name], |row| row.get(0))?)
+        let id = self.db.query_row("SELECT id FROM sources WHERE name = ?", [name], |row| row.get(0))?;
+        rows::check_owner(id)?;
+        Ok(id)
     }
 
     fn action(
@@ -342,10 +383,15 @@ impl Writer {
         path: i64,
         floor: u64,
     ) -> Result<ActionId, ReadError> {
-        self.db.execute(
-            "INSERT OR IGNORE INTO actions (trigger, number, source, path, floor) VALUES (?, ?, ?, ?, ?)",
-            params![trigger, number as i64, source, path, floor as i64],
+        // No number is given twice while the process lives, also when the action that had it is deleted.
+        let highest: i64 =
+            self.db.query_row("SELECT coalesce(max(id), 0) FROM actions", [], |row| row.get(0))?;
+        self.last_action = self.last_action.max(highest);
+        let made = self.db.execute(
+            "INSERT OR IGNORE INTO actions (id, trigger, number, source, path, floor) VALUES (?, ?, ?, ?, ?, ?)",
+            params![self.last_action + 1, trigger, number as i64, source, path, floor as i64],
         )?;
+        self.last_action += made as i64;
         Ok(self.db.query_row(
             "SELECT id FROM actions WHERE trigger = ? AND number = ? AND source = ? AND path = ? AND NOT retired",
             params![trigger, number as i64, source, path],
@@ -353,10 +399,26 @@ impl Writer {
         )?)
     }
 
-    fn retire(&mut self) -> Result<(), ReadError> {
+    fn path(&mut self, name: &str, retention: Retention) -> Result<NewPath, ReadError> {
+        self.db.execute("INSERT OR IGNORE INTO paths (name) VALUES (?)", [name])?;
+        let reader = Reader::of(&self.files).map_err(|error| ReadError::Failed(error.to_string()))?;
+        let facts = reader.path(name)?;
+        let facts = facts.ok_or_else(|| ReadError::Failed(format!("the path {name} was not made")))?;
+        rows::check_owner(facts.id)?;
+        if let Some(known) = self.paths.iter_mut().find(|path| path.id == facts.id) {
+            // It was one of an earlier time, or was taken away meanwhile.
+            known.retention = retention;
+            return Ok((facts, known.committed.subscribe()));
+        }
+        let (committed, seen) = watch::channel(facts.next);
+        self.paths.push(kept((facts.clone(), retention, committed)));
+        Ok((facts, seen))
+    }
+
+    fn retire(&mut self, is_retired: impl Fn(ActionId) -> bool) -> Result<(), ReadError> {
         let tx = self.db.transaction()?;
         for action in ActionFacts::all(&tx, None)? {
-            if !self.active.contains(&action.id) {
+            if is_retired(action.id) {
                 tx.execute("UPDATE actions SET retired = 1 WHERE id = ?", [action.id])?;
             }
         }
@@ -389,6 +451,18 @@ impl Writer {
                 tracing::debug!(%error, "failed to set room aside for a full disk");
             }
         }
+    }
+}
+
+fn kept((facts, retention, committed): (PathFacts, Retention, watch::Sender<u64>)) -> Kept {
+    Kept {
+        id: facts.id,
+        retention,
+        committed,
+        oldest: facts.oldest,
+        next: facts.next,
+        bytes: facts.bytes,
+        oldest_at: facts.times.map(|(oldest, _)| reader::millis(oldest)),
     }
 }
 

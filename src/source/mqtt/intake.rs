@@ -1,6 +1,7 @@
-//! Gathers messages that are ready together into one group of events.
+//! Gathers messages that are ready together into one group of events; and what acknowledges each.
 
-use rumqttc::{Publish, QoS};
+use bytes::Bytes;
+use rumqttc::{Packet, PubAck, PubRec, Publish, QoS};
 
 use super::ledger::Message;
 use super::queue::SLOT_BYTES;
@@ -35,6 +36,21 @@ pub(super) fn message_of(publish: &Publish) -> Option<Message> {
     let exactly_once = publish.qos == QoS::ExactlyOnce;
     (publish.qos != QoS::AtMostOnce)
         .then(|| Message::new(publish.pkid, exactly_once, &publish.topic, &publish.payload))
+}
+
+/// The acknowledgement of a message, or of the first half of an exchange with QoS 2.
+pub(super) fn answer(message: Message) -> Packet {
+    if message.exactly_once {
+        Packet::PubRec(PubRec::new(message.id))
+    } else {
+        Packet::PubAck(PubAck::new(message.id))
+    }
+}
+
+/// The client reads no more of a message than this to acknowledge it.
+pub(super) fn stub(message: Message) -> Publish {
+    let qos = if message.exactly_once { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+    Publish { pkid: message.id, ..Publish::from_bytes(String::new(), qos, Bytes::new()) }
 }
 
 /// One message, encoded.

@@ -4,7 +4,7 @@
 //! One task (`task`) speaks with the broker and does nothing slow; events go over a bounded queue
 //! (`queue`) to the reader, and acknowledgements come back by receipts (`ledger`). The session is
 //! persistent and QoS 1, so what the broker has is not lost while this process is away or does not take it;
-//! it may come twice.
+//! it may come twice. When nobody wants the events any more, the broker is told to keep none.
 
 mod health;
 mod intake;
@@ -25,7 +25,7 @@ use tokio::sync::watch;
 pub use self::spec::{MqttSourceSpec, Topics};
 
 use self::task::Task;
-use super::{Condition, Source};
+use super::{Condition, Ending, Source};
 use crate::model::receipt::Arrivals;
 use crate::telemetry;
 
@@ -39,7 +39,7 @@ pub const QUEUE: usize = 64;
 #[derive(Debug)]
 pub struct MqttSource {
     queue: queue::Receiver,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Option<Ending>>,
     condition: watch::Receiver<Condition>,
 }
 
@@ -52,7 +52,7 @@ impl MqttSource {
     /// As [`Self::start`], with another bound of the queue.
     pub fn with_queue(spec: MqttSourceSpec, capacity: usize, runtime: &Handle) -> Self {
         let (sender, queue) = queue::queue(capacity);
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(None);
         let (condition, seen) = watch::channel(Condition::Starting);
         let task = Task::new(spec, sender.clone(), condition.clone(), stopped);
         runtime.spawn(async move {
@@ -78,8 +78,13 @@ impl Source for MqttSource {
         self.queue.poll_next(cx)
     }
 
-    fn stop(&mut self) {
-        self.stop.send_replace(true);
+    fn end(&mut self, ending: Ending) {
+        // What was said first counts.
+        self.stop.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert(ending);
+            is_first
+        });
     }
 
     fn condition(&self) -> watch::Receiver<Condition> {

@@ -102,7 +102,7 @@ mod tests {
 
     fn group() -> Arrivals {
         let (_, mut receipts) = Gate::new(1, Arc::new(Notify::new()));
-        Arrivals { events: Vec::new(), repeats: None, receipt: receipts.pop().unwrap() }
+        Arrivals { events: Vec::new(), repeats: None, made_of: None, receipt: receipts.pop().unwrap() }
     }
 
     #[tokio::test]

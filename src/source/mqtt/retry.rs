@@ -45,7 +45,7 @@ pub(super) struct RepeatGuard {
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ending<'a> {
+pub(super) struct Ended<'a> {
     /// In words.
     pub(super) error: &'a str,
     /// The broker had kept our session.
@@ -58,7 +58,7 @@ pub(super) struct Ending<'a> {
 
 impl RepeatGuard {
     /// Notes the end of a connection. True once, when it is clear that it will not get better by itself.
-    pub(super) fn note(&mut self, ending: Ending<'_>) -> bool {
+    pub(super) fn note(&mut self, ending: Ended<'_>) -> bool {
         if !ending.session_present || ending.progress || ending.lived >= HEALTHY {
             *self = Self::default();
             return false;
@@ -87,8 +87,8 @@ mod tests {
 
     use super::*;
 
-    const ENDING: Ending<'static> =
-        Ending { error: "e", session_present: true, progress: false, lived: Duration::ZERO };
+    const ENDING: Ended<'static> =
+        Ended { error: "e", session_present: true, progress: false, lived: Duration::ZERO };
 
     #[test]
     fn waits_double_up_to_the_longest() {
@@ -130,10 +130,10 @@ mod tests {
     #[test]
     fn any_sign_of_life_starts_the_count_again() {
         for sign in [
-            Ending { error: "other", ..ENDING },
-            Ending { session_present: false, ..ENDING },
-            Ending { progress: true, ..ENDING },
-            Ending { lived: HEALTHY, ..ENDING },
+            Ended { error: "other", ..ENDING },
+            Ended { session_present: false, ..ENDING },
+            Ended { progress: true, ..ENDING },
+            Ended { lived: HEALTHY, ..ENDING },
         ] {
             let mut guard = RepeatGuard::default();
             (0..4).for_each(|_| assert!(!guard.note(ENDING)));

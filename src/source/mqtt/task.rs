@@ -15,23 +15,22 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet, PubAck,
-    PubRec, Publish, QoS, SubAck, SubscribeFilter, SubscribeReasonCode,
+    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet, Publish,
+    QoS, SubAck, SubscribeFilter, SubscribeReasonCode,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::health::Health;
-use super::intake::{Group, Intake, message_of};
+use super::intake::{Group, Intake, answer, message_of, stub};
 use super::ledger::{Ledger, Message};
 use super::queue::{Room, Sender};
-use super::retry::{Backoff, Ending, HEALTHY, RepeatGuard};
+use super::retry::{Backoff, Ended, HEALTHY, RepeatGuard};
 use super::spec::MqttSourceSpec;
 use crate::model::receipt::{Arrivals, Gate};
 use crate::model::repeat::Repeats;
-use crate::source::Condition;
+use crate::source::{Condition, Ending};
 use crate::telemetry::METRICS;
 
 /// How often the broker hears from us when nothing happens.
@@ -64,8 +63,8 @@ pub(super) struct Task {
     spec: MqttSourceSpec,
     queue: Sender,
     health: Health,
-    /// True: stop. An error: the source was dropped.
-    stop: watch::Receiver<bool>,
+    /// Set: end. An error: the source was dropped.
+    stop: watch::Receiver<Option<Ending>>,
     /// Woken by every gate whose verdict is known.
     decided: Arc<Notify>,
     intake: Intake,
@@ -117,7 +116,7 @@ impl Task {
         spec: MqttSourceSpec,
         queue: Sender,
         condition: watch::Sender<Condition>,
-        stop: watch::Receiver<bool>,
+        stop: watch::Receiver<Option<Ending>>,
     ) -> Self {
         let broker = format!("{}:{}", spec.broker.host, spec.broker.port);
         Self {
@@ -146,13 +145,13 @@ impl Task {
             let End::Failed(error) = end else { return };
             METRICS.source_disconnects.inc();
             let lived = connection.lived();
-            let ending = Ending {
+            let ended = Ended {
                 error: &error,
                 session_present: connection.accepted.is_some_and(|(_, session_present)| session_present),
                 progress: connection.ledger.has_progress(),
                 lived,
             };
-            if self.guard.note(ending) {
+            if self.guard.note(ended) {
                 self.health.hopeless(&error);
             }
             self.health.failed(&error);
@@ -166,7 +165,7 @@ impl Task {
 
     async fn stopped_within(&mut self, time: Duration) -> bool {
         tokio::select! {
-            _ = self.stop.wait_for(|stop| *stop) => true,
+            _ = self.stop.wait_for(Option::is_some) => true,
             () = sleep(time) => false,
         }
     }
@@ -242,8 +241,9 @@ impl Task {
             return Err(End::Stopped);
         }
         let refused = connection.ledger.settle().is_err();
-        if *self.stop.borrow_and_update() {
-            return connection.leave(refused);
+        let ending = *self.stop.borrow_and_update();
+        if let Some(ending) = ending {
+            return connection.leave(ending, &self.spec, refused);
         }
         if refused {
             return Err(End::Failed("hand over a message: it was not taken".to_owned()));
@@ -354,7 +354,7 @@ impl Task {
             let publishes: Vec<_> = messages.iter().copied().map(Message::repeat).collect();
             let session = self.spec.session();
             let repeats = (!publishes.is_empty()).then_some(Repeats { session, publishes });
-            self.queue.send(room, Arrivals { events, repeats, receipt });
+            self.queue.send(room, Arrivals { events, repeats, made_of: None, receipt });
         }
         connection.ledger.took(messages, Some(gate));
     }
@@ -365,7 +365,7 @@ impl Task {
         let room = tokio::select! {
             room = self.queue.room(bytes) => room,
             () = sleep(connection.pause_left) => None,
-            _ = self.stop.wait_for(|stop| *stop) => None,
+            _ = self.stop.wait_for(Option::is_some) => None,
         };
         connection.pause_left = connection.pause_left.saturating_sub(began.elapsed());
         room
@@ -438,8 +438,9 @@ impl Connection {
         }
     }
 
-    /// Ends when all is acknowledged, or nothing more can be, or the time is up; with DISCONNECT before.
-    fn leave(&mut self, refused: bool) -> Result<(), End> {
+    /// Ends when all is acknowledged, or nothing more can be, or the time is up; with DISCONNECT before, and
+    /// UNSUBSCRIBE before that if nobody wants the events any more.
+    fn leave(&mut self, ending: Ending, spec: &MqttSourceSpec, refused: bool) -> Result<(), End> {
         if self.accepted.is_none() {
             return Err(End::Stopped);
         }
@@ -450,25 +451,17 @@ impl Connection {
         }
         if refused || self.ledger.is_clear() || now >= leaving.until {
             *leaving = Leaving { until: now + GOODBYE, disconnecting: true };
+            if ending == Ending::Forget {
+                // The broker would keep what comes for a session that nobody takes up again.
+                spec.filters
+                    .iter()
+                    .try_for_each(|filter| self.client.try_unsubscribe(filter))
+                    .map_err(|_| End::Stopped)?;
+            }
             return self.client.try_disconnect().map_err(|_| End::Stopped);
         }
         Ok(())
     }
-}
-
-/// The acknowledgement of a message, or of the first half of an exchange with QoS 2.
-fn answer(message: Message) -> Packet {
-    if message.exactly_once {
-        Packet::PubRec(PubRec::new(message.id))
-    } else {
-        Packet::PubAck(PubAck::new(message.id))
-    }
-}
-
-/// The client reads no more of a message than this to acknowledge it.
-fn stub(message: Message) -> Publish {
-    let qos = if message.exactly_once { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
-    Publish { pkid: message.id, ..Publish::from_bytes(String::new(), qos, Bytes::new()) }
 }
 
 fn connect(spec: &MqttSourceSpec) -> (AsyncClient, EventLoop) {

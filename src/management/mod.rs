@@ -1,5 +1,10 @@
-//! The management port: `/healthz`, `/readyz`, `/metrics`, and the webhooks of container registries. The server starts
-//! it.
+//! The management ports: `/healthz`, `/readyz`, `/metrics`, the webhooks of container registries, and the API's two
+//! fronts: REST beside them (`rest`), and gRPC on a port of its own (`grpc`, with `tls`). The server starts them.
+
+mod description;
+pub mod grpc;
+mod rest;
+pub mod tls;
 
 use std::io;
 use std::net::TcpListener;
@@ -8,10 +13,10 @@ use std::time::SystemTime;
 
 use actix_rt::task::JoinHandle;
 use actix_web::dev::ServerHandle;
-use actix_web::http::header::ContentType;
 use actix_web::{App, HttpResponse, HttpServer, web};
 use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::container_registry::webhook::Webhooks;
 use crate::journal::disk::Health;
 use crate::source::Condition;
@@ -23,18 +28,22 @@ pub fn start(
     socket: TcpListener,
     readiness: Arc<Readiness>,
     webhooks: Webhooks,
+    api: Arc<Api>,
 ) -> io::Result<(ServerHandle, JoinHandle<()>)> {
     let readiness = web::Data::from(readiness);
+    let api = web::Data::from(api);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(readiness.clone())
+            .app_data(api.clone())
             .route("/healthz", web::get().to(healthz))
             .route("/healthz", web::head().to(healthz))
             .route("/readyz", web::get().to(readyz))
             .route("/readyz", web::head().to(readyz))
             .route("/metrics", web::get().to(metrics))
+            .route("/openapi.json", web::get().to(description::get))
             .configure(webhooks.clone().routes())
-            .default_service(web::to(not_found))
+            .default_service(web::to(rest::call))
     })
     .workers(1)
     .disable_signals()
@@ -98,9 +107,7 @@ async fn metrics() -> HttpResponse {
         .body(METRICS.text())
 }
 
-async fn not_found() -> HttpResponse {
-    HttpResponse::NotFound().content_type(ContentType::json()).body(
-        json!({ "code": 404, "message": "the management port has /healthz, /readyz, /metrics and /container-registry/v1" })
-            .to_string(),
-    )
+/// A new id for a request, which its answer carries.
+fn request_id() -> String {
+    uuid::Uuid::now_v7().to_string()
 }

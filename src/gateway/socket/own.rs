@@ -1,0 +1,37 @@
+//! Messages for one client alone: they stand in the queue of its control frames, between whole messages of the path.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+
+use super::{MAX_CONTROL_FRAMES, Phase, Session};
+
+/// Bytes of messages for this client alone that may wait; for more there is no room.
+pub(in crate::gateway) const MAX_OWN_BYTES: usize = 256 * 1024;
+
+impl Session {
+    /// Queues a message for this client alone, as whole frames. False: there is no room for it.
+    pub(in crate::gateway) fn push_message(&self, frames: Bytes) -> bool {
+        let len = self.control_len.get() + frames.len();
+        let is_full = len > MAX_OWN_BYTES || self.control.borrow().len() >= MAX_CONTROL_FRAMES / 2;
+        if is_full || !matches!(self.phase.get(), Phase::Open | Phase::Draining(_)) {
+            return false;
+        }
+        self.control_len.set(len);
+        self.control.borrow_mut().push_back(frames);
+        self.touch();
+        self.wake();
+        true
+    }
+
+    /// Where the client comes from; asked of the socket, since it is seldom wanted. `None`: it has gone.
+    pub(in crate::gateway) fn source_ip(&self) -> Option<IpAddr> {
+        self.io.peer_addr().ok().map(|peer| peer.ip().to_canonical())
+    }
+
+    /// Seconds since it was in use.
+    pub(in crate::gateway) fn idle_seconds(&self) -> u32 {
+        let last = self.last_activity.get().max(self.feed.last_append.get()).max(self.opened);
+        self.feed.clock.get().saturating_sub(last)
+    }
+}

@@ -1,0 +1,181 @@
+//! What runs, as the management API sees it: [`Running`] answers its questions.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use crate::api::wanted::Wanted;
+use crate::api::{Code, Connection, Fault, KnownImage, Plant, Publisher, Trouble};
+use crate::container_registry::Registries;
+use crate::engine::Troubles;
+use crate::gateway::{Connections, Sent};
+use crate::jq::{self, CheckError, Outcome, Reason};
+use crate::model::condition::Condition;
+use crate::model::payload;
+use crate::model::trigger::Steps;
+use crate::mqtt::{self, PublishError};
+use crate::source::readiness::Readiness;
+
+/// How long an answer of a worker or a registry's index is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a call waits until what it has changed is made run.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Everything that runs.
+pub(super) struct Running {
+    pub(super) runtime: Handle,
+    pub(super) mqtt: Option<Arc<mqtt::Server>>,
+    pub(super) registries: Option<Arc<Registries>>,
+    pub(super) readiness: Arc<Readiness>,
+    pub(super) connections: Connections,
+    pub(super) jq: jq::Pool,
+    /// Set when the engine runs.
+    pub(super) troubles: OnceLock<Arc<Troubles>>,
+    /// The version of the store that has been made run.
+    pub(super) applied: watch::Sender<u64>,
+    /// What is wanted just now.
+    pub(super) wanted: Mutex<Arc<Wanted>>,
+}
+
+impl Running {
+    /// Says what is wanted from now on.
+    pub(super) fn want(&self, wanted: Arc<Wanted>) {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
+    }
+
+    /// What is wanted just now.
+    pub(super) fn wanted(&self) -> Arc<Wanted> {
+        Arc::clone(&self.wanted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits for something on the runtime of clients. Not called from it.
+    fn wait<T>(&self, work: impl Future<Output = T>) -> Result<T, Fault> {
+        let late = |_| Fault::new(Code::Unavailable, "The server did not answer in time");
+        self.runtime.block_on(async { tokio::time::timeout(PATIENCE, work).await }).map_err(late)
+    }
+}
+
+fn no_workers(error: &jq::Unavailable) -> Fault {
+    Fault::new(Code::Unavailable, format!("jq cannot be run just now: {error}"))
+}
+
+impl Plant for Running {
+    fn settle(&self, version: u64) {
+        let mut applied = self.applied.subscribe();
+        let wait = async { applied.wait_for(|applied| *applied >= version).await.map(drop) };
+        // It goes on without being waited for.
+        let _ = self.runtime.block_on(async { tokio::time::timeout(SETTLE, wait).await });
+    }
+
+    fn troubles(&self, trigger: &str) -> Vec<Trouble> {
+        let wanted = self.wanted();
+        let mut troubles = Vec::new();
+        if let Some((reason, message)) = wanted.troubles.get(trigger) {
+            troubles.push(Trouble { reason, message: message.clone(), since: None });
+        }
+        let Some(trigger) = wanted.trigger(trigger) else {
+            return troubles;
+        };
+        let source = trigger.source.to_string();
+        if let Some(why) = self.troubles.get().and_then(|troubles| troubles.get(&source)) {
+            troubles.push(Trouble { reason: "NOT_STARTED", message: why.clone(), since: None });
+        }
+        match self.readiness.source(&source) {
+            Some(Condition::Failing { error, since }) => {
+                troubles.push(Trouble { reason: "SOURCE_FAILING", message: error, since: Some(since) })
+            }
+            Some(Condition::Starting) => {
+                let message = "the source has not been reached yet".to_owned();
+                troubles.push(Trouble { reason: "SOURCE_STARTING", message, since: None });
+            }
+            _ => {}
+        }
+        if let Some(crate::journal::disk::Health::Failing { error, since }) = self.readiness.journal() {
+            troubles.push(Trouble { reason: "JOURNAL_FAILING", message: error, since: Some(since) });
+        }
+        troubles
+    }
+
+    fn publish(&self, publisher: Publisher<'_>, topic: &str, data: &[u8]) -> Result<(), Fault> {
+        let name = match publisher {
+            Publisher::Device(id, _) | Publisher::Registry(id) | Publisher::Broker(id) => id,
+        };
+        // Before every source has its link, what is published would be acknowledged and go nowhere.
+        if !self.readiness.is_serving() {
+            return Err(Fault::new(Code::Unavailable, "The server is starting or stopping"));
+        }
+        let none = || Fault::new(Code::FailedPrecondition, "The embedded MQTT server is off");
+        let mqtt = self.mqtt.as_ref().ok_or_else(none)?;
+        mqtt.publish(name, topic, data).map_err(|error| match error {
+            PublishError::Unknown => Fault::new(Code::FailedPrecondition, format!("'{name}' {error}")),
+            PublishError::Topic | PublishError::Denied => Fault::field("topic", format!("{topic:?} {error}")),
+            PublishError::Refused => Fault::new(Code::Unavailable, error.to_string()),
+        })
+    }
+
+    fn connection(&self, id: &str) -> Option<Connection> {
+        let found = self.wait(self.connections.get(id)).ok()??;
+        Some(Connection {
+            gateway_id: found.path.gateway_id,
+            source_ip: found.source_ip,
+            user_agent: found.user_agent,
+            connected_at: found.connected_at,
+            last_active_at: found.last_active_at.min(SystemTime::now()),
+        })
+    }
+
+    fn send(&self, connection: &str, data: &[u8], is_text: bool) -> Result<bool, Fault> {
+        match self.wait(self.connections.send(connection, data, is_text))? {
+            Sent::Queued => Ok(true),
+            Sent::Gone => Ok(false),
+            Sent::Full => {
+                let what = "The client takes messages slower than they are sent to it; try again later";
+                Err(Fault::new(Code::ResourceExhausted, what))
+            }
+        }
+    }
+
+    fn disconnect(&self, connection: &str) -> bool {
+        self.wait(self.connections.disconnect(connection)).unwrap_or(false)
+    }
+
+    fn images(&self, registry: &str) -> Result<Vec<KnownImage>, Fault> {
+        let Some(registries) = &self.registries else { return Ok(Vec::new()) };
+        let found = self.wait(registries.images(registry))?;
+        let failed = |error| Fault::new(Code::Unavailable, format!("The index cannot be read: {error}"));
+        let image = |(repository, digest, tags)| KnownImage { repository, digest, tags };
+        Ok(found.map_err(failed)?.into_iter().map(image).collect())
+    }
+
+    fn check_jq(&self, program: &str) -> Result<(), Fault> {
+        self.wait(self.jq.check(program))?.map_err(|error| match error {
+            CheckError::Compile(error) => Fault::new(Code::InvalidArgument, error.to_string()),
+            CheckError::TooLarge => {
+                Fault::new(Code::InvalidArgument, "the program is too large or too deep to be compiled")
+            }
+            CheckError::Unavailable(error) => no_workers(&error),
+        })
+    }
+
+    fn try_event(&self, steps: &Steps, event: &[u8]) -> Result<Result<Bytes, String>, Fault> {
+        let event = payload::rewrite(event, steps.payload).unwrap_or_else(|| Bytes::copy_from_slice(event));
+        let programs = jq::Steps { filter: steps.filter.clone(), transformer: steps.transformer.clone() };
+        let outcomes = self.wait(self.jq.run(&programs, std::slice::from_ref(&event)))?;
+        let outcome = outcomes.map_err(|error| no_workers(&error))?.into_iter().next();
+        Ok(match outcome {
+            Some(Outcome::Unchanged) => Ok(event),
+            Some(Outcome::Changed(changed)) => Ok(changed),
+            Some(Outcome::Dropped(reason)) => Err(match reason {
+                Reason::False => "the filter does not let it through".to_owned(),
+                Reason::Error(error) => format!("a program fails: {error}"),
+                Reason::OverBudget => "a program takes too much time or memory".to_owned(),
+                Reason::OutputTooLarge => "the transformed event is too large".to_owned(),
+            }),
+            None => Err("jq gave no answer".to_owned()),
+        })
+    }
+}
