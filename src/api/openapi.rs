@@ -10,6 +10,8 @@ use crate::store::{Kind, State};
 const MAX_SPEC: usize = 3_500_000;
 /// What makes a path a WebSocket path.
 const MESSAGE: &str = "x-yc-apigateway-websocket-message";
+/// Who answers an operation.
+const INTEGRATION: &str = "x-yc-apigateway-integration";
 /// What may stand beside it.
 const HOOKS: [&str; 3] =
     ["x-yc-apigateway-websocket-connect", MESSAGE, "x-yc-apigateway-websocket-disconnect"];
@@ -45,7 +47,9 @@ pub(super) fn paths(spec: &str) -> Result<Vec<String>, Fault> {
             continue;
         }
         for hook in HOOKS {
-            let Some(integration) = item.get(hook) else { continue };
+            let Some(operation) = item.get(hook) else { continue };
+            // An operation holds its integration, or in short is it.
+            let integration = operation.get(INTEGRATION).unwrap_or(operation);
             let kind = integration.get("type").and_then(Value::as_str).unwrap_or_default();
             if kind != "dummy" {
                 let what = format!(
@@ -100,6 +104,9 @@ mod tests {
         let mut found = paths(&document).unwrap();
         found.sort();
         assert_eq!(found, ["/b", "/ws"]);
+        let nested =
+            format!("  /n:\n    {MESSAGE}:\n      operationId: hear\n      {INTEGRATION}: {dummy}\n");
+        assert_eq!(paths(&spec(&nested)).unwrap(), ["/n"]);
         assert_eq!(paths(&as_json(&document).unwrap()).unwrap().len(), 2);
     }
 

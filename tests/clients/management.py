@@ -57,7 +57,9 @@ SPEC = """openapi: 3.0.0
 info: {title: sdk, version: "1"}
 paths:
   /live:
-    x-yc-apigateway-websocket-message: {type: dummy}
+    x-yc-apigateway-websocket-message:
+      operationId: hear
+      x-yc-apigateway-integration: {type: dummy}
 """
 checks = 0
 
