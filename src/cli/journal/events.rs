@@ -132,7 +132,13 @@ fn each_batch(
         let stored = match reader.read(path.id, position, LIMIT) {
             Err(ReadError::Gone { oldest }) => {
                 position = oldest;
-                let first = reader.read(path.id, oldest, ReadLimit { bytes: 1, grid: 1 }).unwrap_or_default();
+                // Retention goes on meanwhile, and what was the oldest may be gone by now.
+                let first = loop {
+                    match reader.read(path.id, position, ReadLimit { bytes: 1, grid: 1 }) {
+                        Err(ReadError::Gone { oldest }) if oldest > position => position = oldest,
+                        first => break first.unwrap_or_default(),
+                    }
+                };
                 let oldest = first.first().and_then(|batch| batch.events.first()).map(|event| event.id);
                 output::to_stderr(format_args!("{}", Found { position, gap: true, oldest }));
                 continue;
