@@ -20,7 +20,7 @@ use crate::container_registry::webhook::Webhooks;
 use crate::container_registry::{self, Registries};
 use crate::engine::chain::Ground;
 use crate::engine::{StopAll, SupervisorActor};
-use crate::gateway::{Connections, Directory, Listener};
+use crate::gateway::{Connections, Directory, Listener, Outbound, PublicLimits};
 use crate::journal::disk::Disk;
 use crate::journal::{self, Journals};
 use crate::jq;
@@ -144,8 +144,14 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     if let Some(disk) = &disk {
         readiness.watch_journal(disk.health());
     }
-    let max_connections = settings.gateway.max_connections;
-    let directory = Arc::new(Directory::new(&resources.gateways, max_connections, &journals));
+    let public = PublicLimits {
+        connections: settings.gateway.max_connections,
+        handshakes_per_second: settings.gateway.handshakes_per_second,
+        handshake_timeout: settings.gateway.handshake_timeout,
+        trusted_proxies: settings.gateway.trusted_proxies.clone(),
+    };
+    let outbound = Outbound::new(&settings.gateway.allowed_local_targets, runtime.clone());
+    let directory = Arc::new(Directory::new(&resources.gateways, public, &journals, outbound));
     let workers = settings.gateway.workers.unwrap_or(cores);
     let listener = Listener::start(gateway_socket, workers, Arc::clone(&directory))?;
     let registries = Registries::start(&settings.data_dir, resources, &runtime).await?.map(Arc::new);

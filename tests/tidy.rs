@@ -75,7 +75,7 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("jaq_", &["src/jq/"]),
     ("jsonwebtoken", &["src/identity/key.rs", "src/cli/remote/"]),
     ("rcgen", &["src/management/tls.rs"]),
-    ("reqwest", &["src/container_registry/client/"]),
+    ("reqwest", &["src/container_registry/client/", "src/gateway/outbound/"]),
 ];
 
 /// Lines of a source file without its tests.

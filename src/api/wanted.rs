@@ -13,7 +13,7 @@ use super::resource::message;
 use super::{access, openapi};
 use crate::config::rules;
 use crate::model::Resources;
-use crate::model::gateway::{Gateway, GatewayPath};
+use crate::model::gateway::Gateway;
 use crate::model::id::Id;
 use crate::model::iot::{Alias, Broker, Device, DeviceRegistry};
 use crate::model::secret::Password;
@@ -155,7 +155,7 @@ fn gateway(state: &State, record: &crate::store::Record) -> Option<Gateway> {
         id: record.id.clone(),
         domain: None,
         allowed_origins: Vec::new(),
-        paths: openapi::kept(state, &record.id).map(GatewayPath::new).collect(),
+        paths: openapi::kept(state, &record.id).to_vec(),
         is_stopped,
     })
 }

@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use super::accounts::items;
+use super::authorizer;
 use super::fields::{Fields, Reading, Value, quote};
 use super::scalar::{declared_id, duration, whole, word};
 use super::unique::Unique;
+use super::{limits, openapi};
 use crate::model::gateway::{Durability, Gateway, GatewayPath, Retention, SlowClients};
+use crate::model::limits::Limits;
+use crate::model::path_template::PathTemplate;
 
 const MIN_BACKLOG: usize = 65_536;
 const MAX_BACKLOG: usize = 1_073_741_824;
-const MAX_PATH: usize = 256;
 const MIN_KEPT_BYTES: usize = 1024;
 const MAX_KEPT_BYTES: usize = 1_099_511_627_776;
 const MAX_KEPT_EVENTS: usize = 1_000_000_000;
@@ -32,51 +35,83 @@ pub(super) fn read(root: &mut Fields<'_>, reading: &mut Reading) -> Vec<Gateway>
         });
         let origins = items(&mut fields, "allowed_origins", reading);
         let allowed_origins = origins.iter().filter_map(|value| origin(value, reading)).collect();
-        fields.refuse(&["openapi"], reading);
-        let paths = fields.need("paths", reading).map(|value| paths(&value, reading)).unwrap_or_default();
+        let mut limits = Limits::default();
+        if let Some(value) = fields.get("limits") {
+            limits::read(&value, &mut limits, reading);
+        }
+        let paths = match fields.one_of(&["paths", "openapi"], reading) {
+            Some(("openapi", value)) => openapi::file(&value, &limits, reading),
+            Some((_, value)) => paths(&value, &limits, reading),
+            None => Vec::new(),
+        };
         fields.finish(reading);
         gateways.push(Gateway { id, domain, allowed_origins, paths, is_stopped: false });
     }
     gateways
 }
 
-fn paths(value: &Value<'_>, reading: &mut Reading) -> Vec<GatewayPath> {
+fn paths(value: &Value<'_>, limits: &Limits, reading: &mut Reading) -> Vec<GatewayPath> {
     let faults = reading.faults.len();
     let entries = value.entries(reading);
     if entries.is_empty() && reading.faults.len() == faults {
         value.fault(reading, "a gateway needs at least one path, such as \"/ws\"");
     }
+    let mut templates: Vec<(PathTemplate, &str)> = Vec::new();
     let mut paths = Vec::new();
-    for (path, options) in entries {
-        if let Err(rule) = check_path(path) {
-            options.fault(reading, format_args!("the path {} {rule}", quote(path)));
+    for (path, value) in entries {
+        match PathTemplate::parse(path) {
+            Err(rule) => value.fault(reading, format_args!("the path {} {rule}", quote(path))),
+            Ok(template) => {
+                check_alike(&template, &value, templates.iter().map(|(known, path)| (known, *path)), reading);
+                templates.push((template, path));
+            }
         }
-        let mut fields = options.fields(reading);
-        let mut settings = GatewayPath::new(path);
-        if let Some(value) = fields.get("durability") {
-            const WORDS: &[(&str, Durability)] =
-                &[("disk", Durability::Disk), ("memory", Durability::Memory)];
-            settings.durability = word(&value, WORDS, reading).unwrap_or_default();
-        }
-        if let Some(value) = fields.get("slow_clients") {
-            const WORDS: &[(&str, SlowClients)] = &[
-                ("replay", SlowClients::Replay),
-                ("drop_oldest", SlowClients::DropOldest),
-                ("disconnect", SlowClients::Disconnect),
-            ];
-            settings.slow_clients = word(&value, WORDS, reading).unwrap_or_default();
-        }
-        if let Some(value) = fields.get("backlog_bytes") {
-            let bytes = whole(&value, MIN_BACKLOG..=MAX_BACKLOG, reading);
-            settings.backlog_bytes = bytes.unwrap_or(settings.backlog_bytes);
-        }
-        if let Some(value) = fields.get("retention") {
-            settings.retention = retention(&value, reading);
-        }
+        let mut settings = GatewayPath { limits: limits.clone(), ..GatewayPath::new(path) };
+        let mut fields = value.fields(reading);
+        options(&mut fields, &mut settings, reading);
         fields.finish(reading);
         paths.push(settings);
     }
     paths
+}
+
+/// Notes a path that matches the same requests as another.
+pub(super) fn check_alike<'k>(
+    template: &PathTemplate,
+    value: &Value<'_>,
+    mut known: impl Iterator<Item = (&'k PathTemplate, &'k str)>,
+    reading: &mut Reading,
+) {
+    if let Some((_, other)) = known.find(|(known, _)| known.is_like(template)) {
+        value.fault(reading, format_args!("matches the same requests as {}", quote(other)));
+    }
+}
+
+/// Reads the settings of a path.
+pub(super) fn options(fields: &mut Fields<'_>, settings: &mut GatewayPath, reading: &mut Reading) {
+    if let Some(value) = fields.get("durability") {
+        const WORDS: &[(&str, Durability)] = &[("disk", Durability::Disk), ("memory", Durability::Memory)];
+        settings.durability = word(&value, WORDS, reading).unwrap_or_default();
+    }
+    if let Some(value) = fields.get("slow_clients") {
+        const WORDS: &[(&str, SlowClients)] = &[
+            ("replay", SlowClients::Replay),
+            ("drop_oldest", SlowClients::DropOldest),
+            ("disconnect", SlowClients::Disconnect),
+        ];
+        settings.slow_clients = word(&value, WORDS, reading).unwrap_or_default();
+    }
+    if let Some(value) = fields.get("backlog_bytes") {
+        let bytes = whole(&value, MIN_BACKLOG..=MAX_BACKLOG, reading);
+        settings.backlog_bytes = bytes.unwrap_or(settings.backlog_bytes);
+    }
+    if let Some(value) = fields.get("retention") {
+        settings.retention = retention(&value, reading);
+    }
+    if let Some(value) = fields.get("limits") {
+        limits::read(&value, &mut settings.limits, reading);
+    }
+    settings.authorizer = fields.get("authorizer").and_then(|value| authorizer::read(&value, reading));
 }
 
 fn retention(value: &Value<'_>, reading: &mut Reading) -> Retention {
@@ -95,24 +130,6 @@ fn retention(value: &Value<'_>, reading: &mut Reading) -> Retention {
     }
     fields.finish(reading);
     retention
-}
-
-/// A path is compared with the request's bytes, so it holds only what a URL path holds unescaped.
-pub fn check_path(path: &str) -> Result<(), String> {
-    if !path.starts_with('/') {
-        return Err("must begin with '/'".into());
-    }
-    if path.len() > MAX_PATH {
-        return Err(format!("is longer than {MAX_PATH} characters"));
-    }
-    if path.contains("//") || path.contains("..") {
-        return Err("must not hold \"//\" or \"..\"".into());
-    }
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;=:@".contains(c);
-    match path.chars().find(|c| !allowed(*c)) {
-        Some(other) => Err(format!("must not hold {other:?} (no query, no fragment, no escapes)")),
-        None => Ok(()),
-    }
 }
 
 /// A host name without scheme and port; lower-cased, as hosts are compared without case.

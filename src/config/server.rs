@@ -1,8 +1,10 @@
 //! The sections about the process itself: `data_dir`, `gateway`, `management`, `mqtt`, `log`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::accounts::items;
 use super::fields::{Fields, Reading, Spot, Value};
@@ -11,10 +13,14 @@ use super::settings::{GatewaySettings, LogSettings, ManagementSettings, MqttSett
 use super::tree::Kind;
 use crate::model::gateway::MAX_WORKERS;
 use crate::model::id::{self, Id};
+use crate::model::target::Target;
 use crate::telemetry::LogFormat;
 
 /// Most connections that may be asked for; more than one machine has file descriptors for.
 const MAX_CONNECTIONS: usize = 10_000_000;
+const MAX_HANDSHAKES: usize = 1_000_000;
+const MIN_HANDSHAKE: Duration = Duration::from_secs(1);
+const MAX_HANDSHAKE: Duration = Duration::from_secs(60);
 const MAX_DRAIN: Duration = Duration::from_secs(60);
 
 /// The sections of this file, and the places of the addresses.
@@ -60,6 +66,20 @@ pub(super) fn read(root: &mut Fields<'_>, reading: &mut Reading) -> Server {
     Server { data_dir, node, gateway, management, mqtt, log, mqtt_spot, management_spot }
 }
 
+/// An address, or a network as ADDRESS/BITS.
+fn network(value: &Value<'_>, reading: &mut Reading) -> Option<IpNet> {
+    let text = value.str(reading)?;
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+    if network.is_none() {
+        let shown = value.shown();
+        value.fault(
+            reading,
+            format_args!("{shown} is neither an address nor a network, such as \"10.0.0.0/8\""),
+        );
+    }
+    network
+}
+
 type Listens = Vec<(SocketAddr, Spot)>;
 
 fn gateway(root: &mut Fields<'_>, listens: &mut Listens, reading: &mut Reading) -> GatewaySettings {
@@ -68,13 +88,42 @@ fn gateway(root: &mut Fields<'_>, listens: &mut Listens, reading: &mut Reading) 
         listen: listen(&mut fields, "listen", defaults::GATEWAY, listens, reading),
         workers: fields.get("workers").and_then(|value| whole(&value, 1..=MAX_WORKERS, reading)),
         max_connections: max_connections(&mut fields, defaults::GATEWAY_CONNECTIONS, reading),
+        handshakes_per_second: fields
+            .get("handshakes_per_second")
+            .and_then(|value| whole(&value, 1..=MAX_HANDSHAKES, reading))
+            .map_or(defaults::HANDSHAKES, |number| number as u32),
+        handshake_timeout: fields
+            .get("handshake_timeout")
+            .and_then(|value| duration(&value, MIN_HANDSHAKE..=MAX_HANDSHAKE, reading))
+            .unwrap_or(defaults::HANDSHAKE_TIMEOUT),
+        trusted_proxies: items(&mut fields, "trusted_proxies", reading)
+            .iter()
+            .filter_map(|value| network(value, reading))
+            .collect(),
         drain: fields
             .get("drain")
             .and_then(|value| duration(&value, Duration::ZERO..=MAX_DRAIN, reading))
             .unwrap_or(defaults::DRAIN),
+        allowed_local_targets: items(&mut fields, "allowed_local_targets", reading)
+            .iter()
+            .filter_map(|value| local_target(value, reading))
+            .collect(),
     };
     fields.finish(reading);
     settings
+}
+
+/// `HOST:PORT`.
+fn local_target(value: &Value<'_>, reading: &mut Reading) -> Option<String> {
+    let text = value.str(reading)?;
+    if Target::parse(text).is_none() {
+        let shown = value.shown();
+        value.fault(
+            reading,
+            format_args!("{shown} is not HOST:PORT, such as \"127.0.0.1:9000\" (no scheme, no path)"),
+        );
+    }
+    Some(text.to_owned())
 }
 
 fn management(root: &mut Fields<'_>, listens: &mut Listens, reading: &mut Reading) -> ManagementSettings {

@@ -39,8 +39,16 @@ pub struct GatewaySettings {
     pub workers: Option<usize>,
     /// Most WebSocket connections at once.
     pub max_connections: usize,
+    /// Requests of one address in a second, on average.
+    pub handshakes_per_second: u32,
+    /// Time that a client has for its request.
+    pub handshake_timeout: Duration,
+    /// Proxies that are believed what they say of their clients.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
     /// At stop the closing of clients is spread over this time, so that they do not all come back at once.
     pub drain: Duration,
+    /// Servers on this machine that gateways may ask, as `HOST:PORT`; others of this machine they may not.
+    pub allowed_local_targets: Vec<String>,
 }
 
 /// `management:`, the side of operators and programs.
@@ -122,6 +130,8 @@ pub(super) mod defaults {
     pub(crate) const GRPC: SocketAddr = loopback(8443);
     pub(crate) const MQTT: SocketAddr = loopback(1883);
     pub(crate) const GATEWAY_CONNECTIONS: usize = 50_000;
+    pub(crate) const HANDSHAKES: u32 = 100;
+    pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
     pub(crate) const MQTT_CONNECTIONS: usize = 10_000;
     pub(crate) const DRAIN: Duration = Duration::from_secs(1);
 

@@ -374,7 +374,7 @@ mod tests {
 
     use super::*;
     use crate::engine::SupervisorActor;
-    use crate::gateway::{Directory, Workers};
+    use crate::gateway::{Directory, Outbound, PublicLimits, Workers};
     use crate::model::Resources;
     use crate::model::gateway::{Gateway, GatewayPath, PathKey};
     use crate::model::iot::DeviceRegistry;
@@ -429,7 +429,12 @@ mod tests {
             readiness: Arc::default(),
             arbiters: vec![Arbiter::current()],
         };
-        let directory = Arc::new(Directory::new(&resources.gateways, 1, &ground.journals));
+        let directory = Arc::new(Directory::new(
+            &resources.gateways,
+            PublicLimits::for_tests(1),
+            &ground.journals,
+            Outbound::for_tests(&[]),
+        ));
         SupervisorActor::new(ground, &resources, directory, Arc::new(Workers::default()))
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use uuid::Uuid;
 
+use super::authorize::Pass;
 use super::directory::PathEntry;
 
 /// Bytes of a client's name for itself that are kept.
@@ -28,6 +29,8 @@ pub(super) struct Guest {
     /// Shown to the client as `X-Yc-Apigateway-Websocket-Connection-Id`. Version 7: it tells when the client came.
     pub(super) id: Uuid,
     pub(super) user_agent: Option<Box<str>>,
+    /// What it has shown to be let in, if the path asks for something.
+    pub(super) pass: Option<Box<Pass>>,
 }
 
 impl Guest {
@@ -36,6 +39,6 @@ impl Guest {
             let end = (0..=USER_AGENT_BYTES.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
             Box::from(&text[..end.unwrap_or(0)])
         };
-        Self { id: Uuid::now_v7(), user_agent: user_agent.map(cut) }
+        Self { id: Uuid::now_v7(), user_agent: user_agent.map(cut), pass: None }
     }
 }

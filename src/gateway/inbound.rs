@@ -7,7 +7,7 @@ use actix_http::ws::Item;
 use bytes::{Bytes, BytesMut};
 
 use super::close::Close;
-use crate::model::gateway::{MAX_FRAME_BYTES, MAX_MESSAGE_BYTES};
+use crate::model::limits::Limits;
 
 /// Most frames of one message; it stops endless empty fragments.
 const MAX_FRAGMENTS: usize = 1024;
@@ -24,13 +24,21 @@ pub(super) enum Scan {
 }
 
 /// Judges frame headers; remembers how long the message in progress is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Scanner {
+    message_bytes: usize,
+    frame_bytes: usize,
     message_len: usize,
     fragments: usize,
 }
 
 impl Scanner {
+    /// Judges by these limits.
+    pub(super) fn new(limits: &Limits) -> Self {
+        let Limits { message_bytes, frame_bytes, .. } = *limits;
+        Self { message_bytes, frame_bytes, message_len: 0, fragments: 0 }
+    }
+
     /// Whether no message is begun.
     pub(super) fn is_between_messages(&self) -> bool {
         self.fragments == 0
@@ -54,13 +62,13 @@ impl Scanner {
             (126 | 127, _) => return Scan::Incomplete,
             (len, _) => (0, len as u64),
         };
-        if payload_len > MAX_FRAME_BYTES as u64 {
+        if payload_len > self.frame_bytes as u64 {
             return Scan::Refuse(Close::TooBig);
         }
         let payload_len = payload_len as usize;
         let before = if opcode == 0 { self.message_len } else { 0 };
         let fragments = if opcode == 0 { self.fragments + 1 } else { 1 };
-        if !control && (before + payload_len > MAX_MESSAGE_BYTES || fragments > MAX_FRAGMENTS) {
+        if !control && (before + payload_len > self.message_bytes || fragments > MAX_FRAGMENTS) {
             return Scan::Refuse(Close::TooBig);
         }
         let frame_len = 2 + len_bytes + 4 + payload_len;
@@ -81,6 +89,15 @@ pub(super) enum Message {
     Text(Bytes),
     /// Anything else.
     Binary(Bytes),
+}
+
+impl Message {
+    /// Its bytes.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Text(data) | Self::Binary(data) => data.len(),
+        }
+    }
 }
 
 /// Joins fragments; the codec has checked their order already, the scanner their length.
@@ -134,6 +151,10 @@ mod tests {
 
     use super::*;
 
+    fn scanner() -> Scanner {
+        Scanner::new(&Limits::default())
+    }
+
     fn frame(first: u8, len: usize) -> Vec<u8> {
         let mut out = vec![first];
         match len {
@@ -155,16 +176,16 @@ mod tests {
     #[test]
     fn an_oversize_frame_is_refused_by_its_header_alone() {
         for header in [&frame(0x82, 32_769)[..4], &frame(0x82, 1 << 20)[..10], &frame(0x01, 40_000)[..4]] {
-            assert_eq!(Scanner::default().scan(header), Scan::Refuse(Close::TooBig));
+            assert_eq!(scanner().scan(header), Scan::Refuse(Close::TooBig));
         }
         let whole = frame(0x82, 32_768);
-        assert_eq!(Scanner::default().scan(&whole[..4]), Scan::Incomplete);
-        assert_eq!(Scanner::default().scan(&whole), Scan::Frame(whole.len()));
+        assert_eq!(scanner().scan(&whole[..4]), Scan::Incomplete);
+        assert_eq!(scanner().scan(&whole), Scan::Frame(whole.len()));
     }
 
     #[test]
     fn a_message_over_the_limit_is_refused_at_the_header_that_passes_it() {
-        let mut scanner = Scanner::default();
+        let mut scanner = scanner();
         for first in [0x01, 0x00, 0x00, 0x00] {
             let fragment = frame(first, 32_768);
             assert_eq!(scanner.scan(&fragment), Scan::Frame(fragment.len()));
@@ -176,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_continuation_after_the_end_of_a_message_is_left_to_the_codec() {
-        let mut scanner = Scanner::default();
+        let mut scanner = scanner();
         for first in [0x02, 0x00, 0x00, 0x80] {
             scanner.scan(&frame(first, 32_768));
         }
@@ -185,7 +206,7 @@ mod tests {
 
     #[test]
     fn empty_fragments_end_some_time() {
-        let mut scanner = Scanner::default();
+        let mut scanner = scanner();
         scanner.scan(&frame(0x01, 0));
         let scans: Vec<_> = (0..MAX_FRAGMENTS).map(|_| scanner.scan(&frame(0x00, 0))).collect();
         assert_eq!(scans.last(), Some(&Scan::Refuse(Close::TooBig)));
@@ -202,7 +223,7 @@ mod tests {
             [0x09, 0x80], // fragmented ping
             [0x89, 0xfe], // ping of more than 125 bytes
         ] {
-            assert_eq!(Scanner::default().scan(&bad), Scan::Refuse(Close::Protocol), "{bad:?}");
+            assert_eq!(scanner().scan(&bad), Scan::Refuse(Close::Protocol), "{bad:?}");
         }
     }
 
@@ -234,7 +255,7 @@ mod tests {
     proptest! {
         #[test]
         fn scanning_never_panics_and_never_passes_the_limits(input in prop::collection::vec(any::<u8>(), 0..40)) {
-            if let Scan::Frame(len) = Scanner::default().scan(&input) {
+            if let Scan::Frame(len) = scanner().scan(&input) {
                 prop_assert!(len <= input.len());
             }
         }

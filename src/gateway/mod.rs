@@ -6,19 +6,26 @@
 //! may wait for the journal; when either is full the BatchActor waits. When a shard is full the gateway waits for it.
 //! A slow client makes nobody wait: see `socket`.
 
+mod address;
+mod authorize;
 mod clients;
 mod close;
 mod connections;
+mod crowd;
 mod directory;
 mod feed;
 mod frame;
 mod history;
+mod hooks;
 mod inbound;
 mod listening;
 mod origin;
+mod outbound;
 mod path;
+mod rate;
 mod refusal;
 mod replay;
+mod request;
 mod resume;
 mod ring;
 mod segment;
@@ -49,8 +56,9 @@ use tokio::sync::watch;
 
 use self::connections::Withdraw;
 pub use self::connections::{Connection, Connections, Sent};
-pub use self::directory::Directory;
 use self::directory::PathEntry;
+pub use self::directory::{Directory, PublicLimits};
+pub use self::outbound::Outbound;
 use self::segment::{Format, Segment};
 use self::shard::{CloseAll, Deliver, Shard, ShardActor};
 use crate::journal::{self, Appended, NotAppended, Origin, Position, Run};
@@ -61,12 +69,13 @@ use crate::telemetry;
 
 /// Messages that may wait in a GatewayActor's mailbox.
 pub const MAILBOX: usize = 64;
-/// Time a client has from connecting to the end of its request's headers.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time in which a client must take something of what is sent to it.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Time that sessions have at the end to take what is queued for them.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it is looked at the end whether integrations have been told of all ends.
+const FAREWELL_STEP: Duration = Duration::from_millis(20);
 
 /// Runs of one path that may wait for the journal.
 pub const PENDING: usize = 64;
@@ -321,6 +330,7 @@ impl Workers {
 /// The public port: every worker's handshakes and sessions.
 pub struct Listener {
     workers: Arc<Workers>,
+    directory: Arc<Directory>,
     server: ServerHandle,
     ended: watch::Receiver<()>,
 }
@@ -329,6 +339,8 @@ impl Listener {
     /// Serves WebSocket clients on an already bound socket with this many worker threads. Call it inside
     /// an actix system.
     pub fn start(socket: TcpListener, workers: usize, directory: Arc<Directory>) -> io::Result<Self> {
+        let patience = directory.handshake_timeout();
+        let known = Arc::clone(&directory);
         let shards = Arc::new(Workers::default());
         let next_worker = Arc::new(AtomicUsize::new(0));
         let registered = Arc::clone(&shards);
@@ -343,8 +355,8 @@ impl Listener {
                 let (for_upgrade, for_plain) = (Arc::clone(&directory), Arc::clone(&directory));
                 let plain_shard = Rc::clone(&shard);
                 HttpService::build()
-                    .keep_alive(KeepAlive::Timeout(REQUEST_TIMEOUT))
-                    .client_request_timeout(REQUEST_TIMEOUT)
+                    .keep_alive(KeepAlive::Timeout(patience))
+                    .client_request_timeout(patience)
                     .on_connect_ext(|io: &TcpStream, _| tune(io))
                     .upgrade(fn_service(move |(request, framed)| {
                         upgrade::upgrade(Arc::clone(&for_upgrade), Rc::clone(&shard), request, framed)
@@ -364,7 +376,7 @@ impl Listener {
             }
             drop(alive);
         });
-        Ok(Self { workers: shards, server: handle, ended })
+        Ok(Self { workers: shards, directory: known, server: handle, ended })
     }
 
     /// Waits until the server has ended, by [`Self::stop`] or a fault.
@@ -378,12 +390,16 @@ impl Listener {
         Arc::clone(&self.workers)
     }
 
-    /// Stops accepting, sends what is queued, closes every session with 1012 spread over `spread`, and
-    /// ends the workers.
+    /// Stops accepting, sends what is queued, closes every session with 1012 spread over `spread`, tells the
+    /// integrations, and ends the workers.
     pub async fn stop(&self, spread: Duration) {
         self.server.pause().await;
         let close = CloseAll { spread, patience: PATIENCE };
         join_all(self.workers.shards().iter().map(|(_, shard)| shard.send(close))).await;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self.directory.farewells() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(FAREWELL_STEP).await;
+        }
         self.server.stop(false).await;
     }
 }

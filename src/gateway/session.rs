@@ -16,12 +16,13 @@ use actix_web_actors::ws;
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
+use super::authorize::refresh;
 use super::close::Close;
 use super::history::{Piece, READ_MORE};
+use super::hooks::Answer;
 use super::inbound::{Joiner, Message, Scan, Scanner};
 use super::socket::{Session, Turn};
 use crate::journal::Position;
-use crate::model::gateway::MAX_FRAME_BYTES;
 use crate::telemetry;
 
 /// Turns of one session's input, of at most 16 frames each, before others have theirs.
@@ -68,7 +69,12 @@ impl SessionActor {
             }
             Ok(ws::Message::Pong(_) | ws::Message::Nop) => {}
             Ok(ws::Message::Close(reason)) => {
-                if self.session.peer_closed() {
+                let (code, text) = match &reason {
+                    Some(reason) => (reason.code.into(), reason.description.as_deref().unwrap_or_default()),
+                    // No code (RFC 6455 section 7.1.5).
+                    None => (1005, ""),
+                };
+                if self.session.peer_closed(code, text) {
                     // The code is sent back as it came (RFC 6455 section 5.5.1), the text is not.
                     ctx.close(reason.map(|reason| reason.code.into()));
                 }
@@ -77,9 +83,18 @@ impl SessionActor {
         }
     }
 
-    /// Clients only listen: what they send keeps the connection in use, and goes no further.
-    fn received(&mut self, _message: Message) {
+    /// What clients send keeps the connection in use. New tokens are for the gateway alone; the rest goes to the path's
+    /// hooks, if it has any.
+    fn received(&mut self, message: Message) {
         self.session.touch();
+        if let Message::Text(text) = &message
+            && refresh::take(&self.session, text)
+        {
+            return;
+        }
+        if let Some(conversation) = &*self.session.conversation.borrow() {
+            conversation.hear(message);
+        }
     }
 }
 
@@ -102,6 +117,9 @@ pub(super) struct Run<F: FnOnce(&Session)> {
     fetch: Option<(Position, Fetch)>,
     /// What the journal was asked for last.
     asked: Option<Position>,
+    /// The message that is being answered, and the answer that has no room yet.
+    answer: Option<Answer>,
+    unsent: Option<Bytes>,
     /// Called at the end, however it comes: also when the task panics, the session is forgotten.
     leave: Option<F>,
 }
@@ -112,22 +130,24 @@ type Fetch = Pin<Box<dyn Future<Output = Piece>>>;
 
 fn talk(session: &Rc<Session>, bytes: BytesMut) -> Talk {
     session.turn.set(Turn::Begun);
-    let input = Input { session: Rc::clone(session), scanner: Scanner::default(), bytes, gave: false };
+    let limits = &session.settings.limits;
+    let input = Input { session: Rc::clone(session), scanner: Scanner::new(limits), bytes, gave: false };
     let actor = SessionActor { session: Rc::clone(session), joiner: Joiner::default() };
-    Box::pin(ws::WebsocketContext::with_codec(actor, input, Codec::new().max_size(MAX_FRAME_BYTES)))
+    Box::pin(ws::WebsocketContext::with_codec(actor, input, Codec::new().max_size(limits.frame_bytes)))
 }
 
 impl<F: FnOnce(&Session)> Run<F> {
     /// The task of a session. `early` are bytes that came behind the request; `leave` is called at the end.
     pub(super) fn new(session: Rc<Session>, early: BytesMut, leave: F) -> Self {
         let talk = (!early.is_empty()).then(|| talk(&session, early));
-        Self { session, talk, fetch: None, asked: None, leave: Some(leave) }
+        Self { session, talk, fetch: None, asked: None, answer: None, unsent: None, leave: Some(leave) }
     }
 
     /// Ready when the input has ended, and the actor with it.
     fn poll_talk(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..MAX_TURNS {
-            if self.session.is_ended() {
+            // What it said goes on first; this task is woken when there is room again.
+            if self.session.is_ended() || self.session.is_full_of_heard() {
                 return Poll::Pending;
             }
             let talk = match &mut self.talk {
@@ -158,6 +178,35 @@ impl<F: FnOnce(&Session)> Run<F> {
         Poll::Pending
     }
 
+    /// Passes on what the client said, one message after the other. True: there may be more to send, or to read.
+    fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut has_moved = false;
+        loop {
+            if let Some(frames) = self.unsent.take() {
+                if !self.session.is_open() {
+                    // Nobody hears it any more.
+                } else if self.session.push_message(frames.clone()) {
+                    has_moved = true;
+                } else {
+                    self.unsent = Some(frames);
+                    return has_moved;
+                }
+            }
+            if self.answer.is_none() {
+                let conversation = self.session.conversation.borrow();
+                let Some(next) = conversation.as_ref().and_then(|conversation| conversation.next()) else {
+                    return has_moved;
+                };
+                self.answer = Some(next);
+                has_moved = true;
+            }
+            match self.answer.as_mut().map(|answer| answer.as_mut().poll(cx)) {
+                Some(Poll::Ready(frames)) => (self.answer, self.unsent) = (None, frames),
+                Some(Poll::Pending) | None => return has_moved,
+            }
+        }
+    }
+
     /// Ready when the session is over.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.session.poll_output(cx).is_pending() {
@@ -182,8 +231,17 @@ impl<F: FnOnce(&Session) + Unpin> Future for Run<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let was_full = self.session.is_full_of_heard();
         let input_ended = self.poll_talk(cx).is_ready();
-        let over = self.poll_output(cx);
+        self.poll_answers(cx);
+        let mut over = self.poll_output(cx);
+        // What is sent makes room for answers, and what is answered for messages.
+        while over.is_pending() && self.poll_answers(cx) {
+            over = self.poll_output(cx);
+        }
+        if was_full && !self.session.is_full_of_heard() {
+            cx.waker().wake_by_ref();
+        }
         if input_ended && over.is_pending() {
             self.session.input_ended();
             return Poll::Ready(());
@@ -196,6 +254,10 @@ impl<F: FnOnce(&Session)> Drop for Run<F> {
     fn drop(&mut self) {
         if let Some(leave) = self.leave.take() {
             leave(&self.session);
+        }
+        if let Some(conversation) = self.session.conversation.take() {
+            let (code, reason) = Close::told(self.session.ended_as());
+            conversation.finish(self.answer.take(), code, reason);
         }
     }
 }
@@ -227,6 +289,11 @@ impl Stream for Input {
             let this = &mut *self;
             match this.scanner.scan(&this.bytes) {
                 Scan::Frame(len) => {
+                    if let Err(close) = this.session.admits(len) {
+                        this.bytes = BytesMut::new();
+                        this.session.set_fault(close);
+                        return Poll::Ready(Some(Err(PayloadError::Overflow)));
+                    }
                     let frame = this.bytes.split_to(len).freeze();
                     if this.bytes.is_empty() {
                         this.bytes = BytesMut::new();

@@ -13,19 +13,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::clients::{Client, Clients, Guest};
+use super::clients::{Client, Clients};
 use super::close::Close;
 use super::directory::{PathEntry, Place};
+use super::hooks::Visit;
 use super::path::Path;
 use super::replay::Begin;
 use super::segment::{Format, Segment};
 use super::session;
-use super::socket::Session;
+use super::socket::{Arrival, Session};
 use super::stream::Body;
 use crate::model::gateway::PathKey;
 use crate::telemetry::{self, METRICS};
@@ -77,24 +78,14 @@ impl Shard {
         Entered { entry: Arc::clone(entry), format, worker: self.worker, place: Some(place) }
     }
 
-    /// Makes a session of an upgraded socket. `answer` is the 101 response, which goes out first; `early` are bytes
-    /// that the client sent behind its request. From here on every message of the path reaches it; with `start`
-    /// those of the journal from there come before.
-    pub(super) fn adopt(
-        self: &Rc<Self>,
-        io: TcpStream,
-        entered: Entered,
-        guest: Guest,
-        answer: Bytes,
-        early: BytesMut,
-        start: Option<Begin>,
-    ) {
+    /// Makes a session of an upgraded socket. `early` are bytes that the client sent behind its request. From here on
+    /// every message of the path reaches it; those of the journal from where it begins come before.
+    pub(super) fn adopt(self: &Rc<Self>, io: TcpStream, entered: Entered, early: BytesMut, arrival: Arrival) {
         let path = self.path(&entered);
         METRICS.websocket_connections.inc();
         path.expect();
-        let (entry, feed) = (Arc::clone(&path.entry), Rc::clone(&path.feed));
         let Some(place) = entered.keep() else { return };
-        let session = Rc::new(Session::new(io, entry, feed, place, guest, answer, start));
+        let session = Rc::new(Session::new(io, Rc::clone(&path.feed), place, arrival));
         let key = path.insert(Rc::clone(&session));
         let known = Client { path: Arc::clone(&path.entry), worker: self.worker as u16, key: key as u32 };
         self.clients.insert(session.guest.id, known);
@@ -103,10 +94,16 @@ impl Shard {
         actix_rt::spawn(session::Run::new(session, early, leave));
     }
 
-    /// Makes the body of a response with server-sent events, in the same way.
-    pub(super) fn stream(&self, entered: Entered, start: Option<Begin>) -> Option<Body> {
+    /// Makes the body of a response with server-sent events, in the same way. It ends after `lasts`.
+    pub(super) fn stream(
+        &self,
+        entered: Entered,
+        visit: Option<Visit>,
+        start: Option<Begin>,
+        lasts: Duration,
+    ) -> Option<Body> {
         let path = self.path(&entered);
-        Some(Body::new(path, self.worker, start, entered.keep()?))
+        Some(Body::new(path, self.worker, visit, start, lasts, entered.keep()?))
     }
 
     /// Forgets a session that has ended.
@@ -318,8 +315,13 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::gateway::directory::Directory;
+    use bytes::Bytes;
+
+    use crate::gateway::clients::Guest;
+    use crate::gateway::crowd::Party;
+    use crate::gateway::directory::{Directory, PublicLimits};
     use crate::gateway::frame;
+    use crate::gateway::outbound::Outbound;
     use crate::gateway::segment::tests::batch;
     use crate::journal::{
         Appended, Found, Journal, Journals, NotAppended, Position, ReadError, ReadLimit, Run, Start, Stored,
@@ -337,15 +339,14 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let paths = vec![GatewayPath::new("/ws")];
-            let gateway = [Gateway {
-                id: "main".into(),
-                domain: None,
-                allowed_origins: vec![],
-                paths,
-                is_stopped: false,
-            }];
-            let directory = Directory::new(&gateway, 10, &Journals::in_memory(&gateway));
-            let (_, entry) = directory.find("h", "/main/ws").unwrap();
+            let gateway = [Gateway { paths, ..Gateway::new("main") }];
+            let directory = Directory::new(
+                &gateway,
+                PublicLimits::for_tests(10),
+                &Journals::in_memory(&gateway),
+                Outbound::for_tests(&[]),
+            );
+            let route = directory.find("h", "/main/ws").unwrap().route;
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
             client.set_nonblocking(true).unwrap();
@@ -355,9 +356,11 @@ mod tests {
             tokio::time::pause();
             let shard = Shard::new(0, Arc::default());
             let actor = ShardActor::new(Rc::clone(&shard)).start();
-            let place = directory.take_place().unwrap();
-            let entered = shard.enter(&entry, Format::WebSocket, place);
-            shard.adopt(server, entered, Guest::new(None), Bytes::from_static(b"101"), BytesMut::new(), None);
+            let place = directory.take_place(&route, Party::default()).unwrap();
+            let entered = shard.enter(&route.entry, Format::WebSocket, place);
+            let answer = Bytes::from_static(b"101");
+            let arrival = Arrival { route, guest: Guest::new(None), visit: None, answer, start: None };
+            shard.adopt(server, entered, BytesMut::new(), arrival);
             Self { shard, actor, client, started: Instant::now() }
         }
 
@@ -508,7 +511,7 @@ mod tests {
 
     /// A client of a shard whose socket holds little. It resumes at `start`.
     fn adopt(shard: &Rc<Shard>, directory: &Directory, start: Option<Position>) -> StdStream {
-        let (_, entry) = directory.find("h", "/main/ws").unwrap();
+        let route = directory.find("h", "/main/ws").unwrap().route;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         client.set_recv_buffer_size(4096).unwrap();
@@ -517,20 +520,26 @@ mod tests {
         server.set_nonblocking(true).unwrap();
         let server = TcpStream::from_std(server).unwrap();
         SockRef::from(&server).set_send_buffer_size(4096).unwrap();
-        let entered = shard.enter(&entry, Format::WebSocket, directory.take_place().unwrap());
-        let begin = start.map(|position| Begin { position, skips: false });
-        shard.adopt(server, entered, Guest::new(None), Bytes::new(), BytesMut::new(), begin);
+        let place = directory.take_place(&route, Party::default()).unwrap();
+        let entered = shard.enter(&route.entry, Format::WebSocket, place);
+        let start = start.map(|position| Begin { position, skips: false });
+        let arrival = Arrival { route, guest: Guest::new(None), visit: None, answer: Bytes::new(), start };
+        shard.adopt(server, entered, BytesMut::new(), arrival);
         client.into()
     }
 
     #[actix::test]
     async fn what_a_session_has_not_sent_is_kept_though_it_comes_to_the_ring_while_others_are_offered() {
         let paths = vec![GatewayPath::new("/ws")];
-        let gateway =
-            [Gateway { id: "main".into(), domain: None, allowed_origins: vec![], paths, is_stopped: false }];
+        let gateway = [Gateway { paths, ..Gateway::new("main") }];
         let stuck = Arc::new(Stuck::default());
         let journal = Arc::clone(&stuck) as Arc<dyn Journal>;
-        let directory = Directory::new(&gateway, 1000, &Journals::one(&gateway, &journal));
+        let directory = Directory::new(
+            &gateway,
+            PublicLimits::for_tests(1000),
+            &Journals::one(&gateway, &journal),
+            Outbound::for_tests(&[]),
+        );
         let shard = Shard::new(0, Arc::default());
         let actor = ShardActor::new(Rc::clone(&shard)).start();
         // The first resumes, and its read takes long. There are so many that others have their turn in between.

@@ -15,7 +15,7 @@ use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
@@ -23,12 +23,15 @@ use tokio::net::TcpStream;
 
 use super::clients::Guest;
 use super::close::Close;
-use super::directory::{PathEntry, Place};
+use super::directory::{PathEntry, Place, Route};
 use super::feed::Feed;
 use super::frame;
+use super::hooks::{Conversation, Visit};
+use super::rate::Used;
 use super::replay::{Begin, Replay};
 use super::ring::Ring;
 use super::vitals::{Finding, Vitals};
+use crate::model::gateway::GatewayPath;
 
 /// Control frames that may wait while a client does not read, in bytes. It holds pongs and the close.
 pub(super) const MAX_CONTROL_BYTES: usize = 16 * 1024;
@@ -84,10 +87,27 @@ pub(super) enum Flow {
     Broken,
 }
 
+/// A client that has been let in.
+pub(super) struct Arrival {
+    pub(super) route: Route,
+    pub(super) guest: Guest,
+    /// How the path's hooks know it, if it has any.
+    pub(super) visit: Option<Visit>,
+    /// The 101 response: it goes out first.
+    pub(super) answer: Bytes,
+    /// Where it begins in the journal, unless it begins now.
+    pub(super) start: Option<Begin>,
+}
+
 /// One WebSocket connection.
 pub(super) struct Session {
     pub(super) guest: Guest,
     pub(super) entry: Arc<PathEntry>,
+    pub(super) settings: Arc<GatewayPath>,
+    /// What it says, if its path has hooks.
+    pub(super) conversation: RefCell<Option<Box<Conversation>>>,
+    frames: Cell<Used>,
+    bytes: Cell<Used>,
     feed: Rc<Feed>,
     io: TcpStream,
     /// Where it stands in the path's ring, if it reads there.
@@ -114,21 +134,13 @@ pub(super) struct Session {
     fault: Cell<Option<Close>>,
     waker: RefCell<Option<Waker>>,
     ended_as: Cell<&'static str>,
-    _place: Place,
+    place: Place,
 }
 
 impl Session {
-    /// Takes over a socket. `answer` is the 101 response: it goes out first. With `start` the session begins in the
-    /// journal.
-    pub(super) fn new(
-        io: TcpStream,
-        entry: Arc<PathEntry>,
-        feed: Rc<Feed>,
-        place: Place,
-        guest: Guest,
-        answer: Bytes,
-        start: Option<Begin>,
-    ) -> Self {
+    /// Takes over a socket.
+    pub(super) fn new(io: TcpStream, feed: Rc<Feed>, place: Place, arrival: Arrival) -> Self {
+        let Arrival { route, guest, visit, answer, start } = arrival;
         // It only tunes; a platform without it works as well.
         #[cfg(target_os = "linux")]
         let _ = SockRef::from(&io).set_tcp_notsent_lowat(NOTSENT_LOWAT);
@@ -140,7 +152,11 @@ impl Session {
         };
         Self {
             guest,
-            entry,
+            entry: route.entry,
+            settings: route.settings,
+            conversation: RefCell::new(visit.map(|visit| Box::new(Conversation::new(visit)))),
+            frames: Cell::default(),
+            bytes: Cell::default(),
             cursor: Cell::new(head),
             replay: RefCell::new(start.map(resume)),
             io,
@@ -159,7 +175,7 @@ impl Session {
             fault: Cell::new(None),
             waker: RefCell::new(None),
             ended_as: Cell::new("connection_lost"),
-            _place: place,
+            place,
             feed,
         }
     }
@@ -177,6 +193,11 @@ impl Session {
     /// Whether nothing is left to do for it.
     pub(super) fn is_ended(&self) -> bool {
         self.phase.get() == Phase::Ended
+    }
+
+    /// Whether messages go to the client.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.phase.get(), Phase::Open | Phase::Draining(_))
     }
 
     /// Whether input is thrown away.
@@ -214,12 +235,21 @@ impl Session {
         if self.is_ended() {
             return;
         }
+        if self.is_full_of_heard() {
+            // It is not listened to just now, so its silence says nothing.
+            self.last_input.set(now);
+        }
         let vitals = Vitals {
             opened: self.opened,
             last_input: self.last_input.get(),
             last_activity: self.last_activity.get().max(self.feed.last_append.get()),
             pinged: self.pinged.get(),
+            idle: self.settings.limits.idle.as_secs() as u32,
+            lifetime: self.settings.limits.lifetime.as_secs() as u32,
         };
+        if self.guest.pass.as_ref().is_some_and(|pass| pass.is_over(SystemTime::now())) {
+            self.close(Close::Expired);
+        }
         match (vitals.check(now), self.phase.get()) {
             _ if now >= self.deadline.get() => self.end(self.ended_as.get(), true),
             (Finding::Dead, _) => self.end("dead", true),
@@ -264,11 +294,14 @@ impl Session {
         self.wake();
     }
 
-    /// The client's close frame came. True when it has to be answered.
-    pub(super) fn peer_closed(&self) -> bool {
+    /// The client's close frame came, with this code and reason. True when it has to be answered.
+    pub(super) fn peer_closed(&self, code: u16, reason: &str) -> bool {
         let phase = self.phase.replace(Phase::PeerClosed);
         if matches!(phase, Phase::Open | Phase::Draining(_)) {
             self.ended_as.set("client");
+            if let Some(conversation) = &*self.conversation.borrow() {
+                conversation.goodbye(code, reason);
+            }
             self.deadline.set(self.feed.clock.get() + CLOSE_SECONDS + 1);
             self.shrink();
             return true;
@@ -279,6 +312,21 @@ impl Session {
     /// A message or a ping came: the connection is in use.
     pub(super) fn touch(&self) {
         self.last_activity.set(self.feed.clock.get());
+    }
+
+    /// A frame of this many bytes came. Notes the fault if the client may not send it so soon.
+    pub(super) fn admits(&self, len: usize) -> Result<(), Close> {
+        let (now, limits) = (self.feed.clock.get(), &self.settings.limits);
+        let frames = self.frames.get().take(1, now, limits.frames_per_second).ok_or(Close::TooFast)?;
+        let bytes = self.bytes.get().take(len as u32, now, limits.bytes_per_second).ok_or(Close::TooFast)?;
+        self.frames.set(frames);
+        self.bytes.set(bytes);
+        Ok(())
+    }
+
+    /// Whether so much of what it said waits that nothing more is read for now.
+    pub(super) fn is_full_of_heard(&self) -> bool {
+        self.conversation.borrow().as_ref().is_some_and(|conversation| conversation.is_full())
     }
 
     /// Why the input was refused, once.

@@ -15,8 +15,10 @@ use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::close::Close;
 use super::directory::{PathEntry, Place};
 use super::history::{Piece, READ_MORE};
+use super::hooks::{Conversation, Visit};
 use super::listening::Listening;
 use super::path::Path;
 use super::replay::Begin;
@@ -28,8 +30,6 @@ use crate::telemetry::{self, METRICS};
 
 /// Silence after which a comment is sent, so that proxies and browsers know that the connection lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How long a response lasts; the browser comes back with the id of its last event.
-const LIFETIME: Duration = Duration::from_secs(3600);
 /// The first bytes: how long the browser waits before it comes back.
 const GREETING: Bytes = Bytes::from_static(b"retry: 1000\n\n");
 const COMMENT: Bytes = Bytes::from_static(b":\n\n");
@@ -53,12 +53,22 @@ pub(super) struct Body {
     greeted: bool,
     heartbeat: Pin<Box<Sleep>>,
     until: Instant,
+    /// How the path's hooks know it, if it has any.
+    visit: Option<Visit>,
     _place: Place,
 }
 
 impl Body {
-    /// A client of `path` on this worker, which has been counted already. With `start` it begins in the journal.
-    pub(super) fn new(path: Rc<Path>, worker: usize, start: Option<Begin>, place: Place) -> Self {
+    /// A client of `path` on this worker, which has been counted already. With `start` it begins in the journal; it may
+    /// listen for as long as `lasts`.
+    pub(super) fn new(
+        path: Rc<Path>,
+        worker: usize,
+        visit: Option<Visit>,
+        start: Option<Begin>,
+        lasts: Duration,
+        place: Place,
+    ) -> Self {
         path.expect();
         let skips = start.is_some_and(|start| start.skips);
         let start = start.map(|start| start.position);
@@ -78,14 +88,22 @@ impl Body {
             resuming: start.is_some(),
             skips,
             greeted: false,
-            heartbeat: Box::pin(sleep_until(now + HEARTBEAT)),
-            until: now + LIFETIME,
+            heartbeat: Box::pin(sleep_until(now)),
+            until: now + lasts,
+            visit,
             _place: place,
         };
+        body.rest();
         if start.is_some() {
             body.replay(true);
         }
         body
+    }
+
+    /// Sets the clock for the next comment, or for the end if that is sooner.
+    fn rest(&mut self) {
+        let next = (Instant::now() + HEARTBEAT).min(self.until);
+        self.heartbeat.as_mut().reset(next);
     }
 
     fn replay(&mut self, replaying: bool) {
@@ -179,11 +197,14 @@ impl MessageBody for Body {
         }
         this.listening.waker.replace(Some(cx.waker().clone()));
         if let Poll::Ready(messages) = this.next(cx) {
-            this.heartbeat.as_mut().reset(Instant::now() + HEARTBEAT);
+            this.rest();
             return Poll::Ready(messages.map(Ok));
         }
         std::task::ready!(this.heartbeat.as_mut().poll(cx));
-        this.heartbeat.as_mut().reset(Instant::now() + HEARTBEAT);
+        if Instant::now() >= this.until {
+            return Poll::Ready(None);
+        }
+        this.rest();
         Poll::Ready(Some(Ok(COMMENT)))
     }
 }
@@ -194,5 +215,9 @@ impl Drop for Body {
         self.path.remove_stream(self.key);
         self.entry.leave(Format::EventStream, self.worker);
         METRICS.event_streams.dec();
+        if let Some(visit) = self.visit.take() {
+            let (code, reason) = Close::told("connection_lost");
+            Conversation::new(visit).finish(None, code, reason);
+        }
     }
 }

@@ -91,6 +91,15 @@ impl TestServer {
         server
     }
 
+    /// The same, with one more file beside the configuration.
+    pub fn start_with(name: &str, text: &str, config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(name), text).unwrap();
+        let mut server = Self::start_in(folder.path(), config);
+        server._folder = Some(folder);
+        server
+    }
+
     /// The same, in a folder that stays.
     pub fn start_in(folder: &Path, config: &str) -> Self {
         Self::start_by(&mut program(folder, config))

@@ -8,6 +8,8 @@ mod container_registry;
 mod docker_registry;
 mod faults;
 mod foreign_clients;
+mod hooks;
 mod managed;
 mod management;
+mod rights;
 mod sessions;

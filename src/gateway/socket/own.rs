@@ -13,7 +13,9 @@ impl Session {
     /// Queues a message for this client alone, as whole frames. False: there is no room for it.
     pub(in crate::gateway) fn push_message(&self, frames: Bytes) -> bool {
         let len = self.control_len.get() + frames.len();
-        let is_full = len > MAX_OWN_BYTES || self.control.borrow().len() >= MAX_CONTROL_FRAMES / 2;
+        let waiting = self.control.borrow().len();
+        // One message may always wait, however long the path allows it to be.
+        let is_full = waiting > 0 && (len > MAX_OWN_BYTES || waiting >= MAX_CONTROL_FRAMES / 2);
         if is_full || !matches!(self.phase.get(), Phase::Open | Phase::Draining(_)) {
             return false;
         }
@@ -24,9 +26,9 @@ impl Session {
         true
     }
 
-    /// Where the client comes from; asked of the socket, since it is seldom wanted. `None`: it has gone.
+    /// Where the client comes from.
     pub(in crate::gateway) fn source_ip(&self) -> Option<IpAddr> {
-        self.io.peer_addr().ok().map(|peer| peer.ip().to_canonical())
+        self.place.address()
     }
 
     /// Seconds since it was in use.
