@@ -695,3 +695,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_path_compresses_when_it_says_so() {
+    let with = |value: &str| parse(&changed("/ws: {}", &format!("/ws: {{ deflate: {value} }}")));
+    assert!(with("true").unwrap().resources.gateways[0].paths[0].deflate);
+    for silent in ["false", "null"] {
+        assert_eq!(with(silent).unwrap().resources.gateways[0].paths[0], GatewayPath::new("/ws"));
+    }
+    let fault = with("1").unwrap_err().to_string();
+    assert!(fault.ends_with(": gateways[0].paths[\"/ws\"].deflate: 1 is not true or false"), "{fault}");
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::accounts::items;
 use super::authorizer;
 use super::fields::{Fields, Reading, Value, quote};
-use super::scalar::{declared_id, duration, whole, word};
+use super::scalar::{boolean, declared_id, duration, whole, word};
 use super::unique::Unique;
 use super::{limits, openapi};
 use crate::model::gateway::{Durability, Gateway, GatewayPath, Retention, SlowClients};
@@ -110,6 +110,9 @@ pub(super) fn options(fields: &mut Fields<'_>, settings: &mut GatewayPath, readi
     }
     if let Some(value) = fields.get("limits") {
         limits::read(&value, &mut settings.limits, reading);
+    }
+    if let Some(value) = fields.get("deflate") {
+        settings.deflate = boolean(&value, reading).unwrap_or_default();
     }
     settings.authorizer = fields.get("authorizer").and_then(|value| authorizer::read(&value, reading));
 }

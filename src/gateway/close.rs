@@ -15,6 +15,8 @@ pub(super) enum Close {
     Protocol,
     /// 1007: text that is not UTF-8.
     NotUtf8,
+    /// 1007: a compressed message that cannot be read.
+    Corrupt,
     /// 1008: more frames or bytes in a second than the path allows.
     TooFast,
     /// 1009: a frame or a message longer than the path allows.
@@ -31,13 +33,14 @@ pub(super) enum Close {
 
 impl Close {
     /// Every way.
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Idle,
         Self::Lifetime,
         Self::Withdrawn,
         Self::Disconnected,
         Self::Protocol,
         Self::NotUtf8,
+        Self::Corrupt,
         Self::TooFast,
         Self::TooBig,
         Self::Restart,
@@ -58,7 +61,7 @@ impl Close {
         match self {
             Self::Idle | Self::Lifetime | Self::Withdrawn | Self::Disconnected => 1001,
             Self::Protocol => 1002,
-            Self::NotUtf8 => 1007,
+            Self::NotUtf8 | Self::Corrupt => 1007,
             Self::TooFast => 1008,
             Self::TooBig => 1009,
             Self::Restart => 1012,
@@ -76,6 +79,7 @@ impl Close {
             Self::Disconnected => "disconnected by the operator",
             Self::Protocol => "protocol error",
             Self::NotUtf8 => "text is not UTF-8",
+            Self::Corrupt => "compressed message cannot be read",
             Self::TooFast => "more frames or bytes a second than the path allows",
             Self::TooBig => "a frame or a message longer than the path allows",
             Self::Restart => "the server restarts, connect again",
@@ -94,6 +98,7 @@ impl Close {
             Self::Disconnected => "disconnected",
             Self::Protocol => "protocol",
             Self::NotUtf8 => "not_utf8",
+            Self::Corrupt => "corrupt",
             Self::TooFast => "too_fast",
             Self::TooBig => "too_big",
             Self::Restart => "restart",
@@ -105,7 +110,7 @@ impl Close {
 
     /// Whether the client has broken a rule: nothing it sends after that is read.
     pub(super) const fn is_violation(self) -> bool {
-        matches!(self, Self::Protocol | Self::NotUtf8 | Self::TooFast | Self::TooBig)
+        matches!(self, Self::Protocol | Self::NotUtf8 | Self::Corrupt | Self::TooFast | Self::TooBig)
     }
 }
 

@@ -12,7 +12,6 @@ use super::clients::Clients;
 use super::close::Close;
 use super::directory::Directory;
 use super::frame;
-use super::segment::Format;
 use super::shard::ShardActor;
 use super::socket::Session;
 use crate::model::gateway::PathKey;
@@ -125,8 +124,10 @@ impl Handler<Tell> for ShardActor {
     type Result = Option<Told>;
 
     fn handle(&mut self, tell: Tell, _: &mut Self::Context) -> Self::Result {
-        let path = self.shard().open_path(&tell.path, Format::WebSocket)?;
-        let session = path.session(tell.key).filter(|session| session.guest.id == tell.id)?;
+        // The key alone does not say in which view it is; the id does.
+        let views = self.shard().views(&tell.path);
+        let mut sessions = views.iter().filter_map(|path| path.session(tell.key));
+        let session = sessions.find(|session| session.guest.id == tell.id)?;
         Some(match tell.what {
             What::Look => Told::Seen(look(&session)),
             What::Send(message) => Told::Sent { has_room: session.push_message(message) },
@@ -163,8 +164,7 @@ impl Handler<Withdraw> for ShardActor {
 
     fn handle(&mut self, Withdraw(paths): Withdraw, _: &mut Self::Context) -> Self::Result {
         for key in paths.iter() {
-            for format in [Format::WebSocket, Format::EventStream] {
-                let Some(path) = self.shard().open_path(key, format) else { continue };
+            for path in self.shard().views(key) {
                 path.end_streams();
                 path.sessions().iter().for_each(|session| session.close(Close::Withdrawn));
             }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -18,6 +18,7 @@ use super::hooks::Calls;
 use super::outbound::Outbound;
 use super::refusal::Refusal;
 use super::segment::Format;
+use super::view::View;
 use crate::journal::{Journal, Journals};
 use crate::model::gateway::{Gateway, GatewayPath, MAX_WORKERS, PathKey, SlowClients};
 use crate::model::id::Id;
@@ -107,34 +108,58 @@ pub(super) struct PathEntry {
     /// Where the path's order is.
     pub(super) journal: Arc<dyn Journal>,
     pub(super) history: PathHistory,
-    /// Open sessions by worker; a worker without sessions is not sent a batch.
-    sessions: Box<[AtomicUsize]>,
-    /// The same for clients of server-sent events.
-    streams: Box<[AtomicUsize]>,
+    /// Clients without a filter, by format.
+    plain: [Counts; Format::ALL.len()],
+    /// Clients with a filter, of all formats.
+    filtered: Counts,
 }
 
 impl PathEntry {
     /// Counts a client that comes to a worker. Call it before the client hears that it is connected, and before
     /// the journal is read for it.
-    pub(super) fn enter(&self, format: Format, worker: usize) {
-        self.clients(format)[worker % MAX_WORKERS].fetch_add(1, Ordering::AcqRel);
+    pub(super) fn enter(&self, view: &View, worker: usize) {
+        self.counts(view).of(worker).fetch_add(1, Ordering::AcqRel);
     }
 
     /// Counts a client that has gone.
-    pub(super) fn leave(&self, format: Format, worker: usize) {
-        self.clients(format)[worker % MAX_WORKERS].fetch_sub(1, Ordering::AcqRel);
+    pub(super) fn leave(&self, view: &View, worker: usize) {
+        self.counts(view).of(worker).fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Whether a worker may have clients of this format on this path.
-    pub(super) fn is_open_on(&self, format: Format, worker: usize) -> bool {
-        self.clients(format)[worker % MAX_WORKERS].load(Ordering::Acquire) > 0
+    fn counts(&self, view: &View) -> &Counts {
+        if view.filter.is_some() { &self.filtered } else { self.plain(view.format) }
     }
 
-    fn clients(&self, format: Format) -> &[AtomicUsize] {
-        match format {
-            Format::WebSocket => &self.sessions,
-            Format::EventStream => &self.streams,
-        }
+    /// Clients of this format without a filter.
+    pub(super) fn plain(&self, format: Format) -> &Counts {
+        &self.plain[format as usize]
+    }
+
+    /// Clients with a filter.
+    pub(super) fn filtered(&self) -> &Counts {
+        &self.filtered
+    }
+}
+
+/// How many clients of a kind a path has, by worker: one without any is not sent a batch. It takes room when the first
+/// comes.
+#[derive(Debug, Default)]
+pub(super) struct Counts(OnceLock<Box<[AtomicUsize]>>);
+
+impl Counts {
+    fn of(&self, worker: usize) -> &AtomicUsize {
+        let none = || (0..MAX_WORKERS).map(|_| AtomicUsize::new(0)).collect();
+        &self.0.get_or_init(none)[worker % MAX_WORKERS]
+    }
+
+    /// Whether there has ever been one.
+    pub(super) fn is_used(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// Whether a worker may have any.
+    pub(super) fn is_open_on(&self, worker: usize) -> bool {
+        self.0.get().is_some_and(|counts| counts[worker % MAX_WORKERS].load(Ordering::Acquire) > 0)
     }
 }
 
@@ -232,7 +257,6 @@ impl Directory {
             known.door.change(path.authorizer.as_ref());
             return Some(Arc::clone(&known));
         }
-        let none = || (0..MAX_WORKERS).map(|_| AtomicUsize::new(0)).collect();
         // Journals are made for the paths of the same gateways.
         let journal = journals.of(&key)?;
         let history = PathHistory::new(key.clone(), Arc::clone(&journal), Arc::clone(&self.history));
@@ -244,8 +268,8 @@ impl Directory {
             backlog_bytes: path.backlog_bytes,
             slow_clients: path.slow_clients,
             door: Door::new(Arc::clone(&self.rights), path.authorizer.clone()),
-            sessions: none(),
-            streams: none(),
+            plain: Default::default(),
+            filtered: Counts::default(),
         });
         self.paths.insert(key, Arc::clone(&entry));
         Some(entry)

@@ -1,12 +1,16 @@
-//! What clients may send: frame headers are judged before their payload is read, fragments are joined.
+//! What clients may send: frame headers are judged before their payload is read, fragments are joined, compressed
+//! messages are unpacked.
 //!
 //! Pure; used by the session. The codec of actix-http waits for a whole frame before it looks at its
-//! length, so [`Scanner`] stands in front of it and lets only whole, lawful frames through.
+//! length, so [`Scanner`] stands in front of it and lets only whole, lawful frames through. It knows nothing of
+//! compression either: it is given a compressed message as a binary one, and [`Packed`] says what that is in truth.
 
 use actix_http::ws::Item;
 use bytes::{Bytes, BytesMut};
 
 use super::close::Close;
+use super::deflate::{InflateError, inflate};
+use super::frame::{BINARY, FIN, RSV1, TEXT};
 use crate::model::limits::Limits;
 
 /// Most frames of one message; it stops endless empty fragments.
@@ -19,8 +23,39 @@ pub(super) enum Scan {
     Incomplete,
     /// A lawful frame of this many bytes, header included.
     Frame(usize),
+    /// The same, the first of a compressed message.
+    Packed(usize, Packed),
     /// A frame that is refused by its header.
     Refuse(Close),
+}
+
+/// What is in a compressed message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packed {
+    /// Text.
+    Text,
+    /// Anything else.
+    Binary,
+}
+
+impl Packed {
+    /// The first byte of the frame for the codec: without the bit, and with nothing to be checked as text.
+    pub(super) fn hide(first: u8) -> u8 {
+        first & FIN | BINARY
+    }
+
+    /// The message, from its whole payload; at most this long.
+    pub(super) fn unpack(self, payload: &[u8], most: usize) -> Result<Message, Close> {
+        let data = inflate(payload, most).map_err(|error| match error {
+            InflateError::TooBig => Close::TooBig,
+            InflateError::Corrupt => Close::Corrupt,
+        })?;
+        match self {
+            Self::Text if std::str::from_utf8(&data).is_err() => Err(Close::NotUtf8),
+            Self::Text => Ok(Message::Text(data.into())),
+            Self::Binary => Ok(Message::Binary(data.into())),
+        }
+    }
 }
 
 /// Judges frame headers; remembers how long the message in progress is.
@@ -28,15 +63,17 @@ pub(super) enum Scan {
 pub(super) struct Scanner {
     message_bytes: usize,
     frame_bytes: usize,
+    /// Messages may be compressed.
+    deflate: bool,
     message_len: usize,
     fragments: usize,
 }
 
 impl Scanner {
-    /// Judges by these limits.
-    pub(super) fn new(limits: &Limits) -> Self {
+    /// Judges by these limits, for a client that has agreed on compression, or has not.
+    pub(super) fn new(limits: &Limits, deflate: bool) -> Self {
         let Limits { message_bytes, frame_bytes, .. } = *limits;
-        Self { message_bytes, frame_bytes, message_len: 0, fragments: 0 }
+        Self { message_bytes, frame_bytes, deflate, message_len: 0, fragments: 0 }
     }
 
     /// Whether no message is begun.
@@ -51,7 +88,13 @@ impl Scanner {
         let (masked, short_len) = (second & 0x80 != 0, usize::from(second & 0x7f));
         let control = opcode >= 0x8;
         let known = matches!(opcode, 0x0..=0x2 | 0x8..=0xa);
-        if reserved != 0 || !known || !masked || (control && (!fin || short_len > 125)) {
+        let packed = match (reserved, opcode) {
+            (0, _) => None,
+            (RSV1, TEXT) if self.deflate => Some(Packed::Text),
+            (RSV1, BINARY) if self.deflate => Some(Packed::Binary),
+            _ => return Scan::Refuse(Close::Protocol),
+        };
+        if !known || !masked || (control && (!fin || short_len > 125)) {
             return Scan::Refuse(Close::Protocol);
         }
         let (len_bytes, payload_len) = match (short_len, input) {
@@ -78,7 +121,7 @@ impl Scanner {
         if !control {
             (self.message_len, self.fragments) = if fin { (0, 0) } else { (before + payload_len, fragments) };
         }
-        Scan::Frame(frame_len)
+        packed.map_or(Scan::Frame(frame_len), |packed| Scan::Packed(frame_len, packed))
     }
 }
 
@@ -103,6 +146,7 @@ impl Message {
 /// Joins fragments; the codec has checked their order already, the scanner their length.
 #[derive(Debug, Default)]
 pub(super) struct Joiner {
+    packed: Option<Packed>,
     text: bool,
     parts: BytesMut,
     /// How many bytes of `parts` are known to be UTF-8.
@@ -110,11 +154,17 @@ pub(super) struct Joiner {
 }
 
 impl Joiner {
-    /// Takes a fragment; gives the message when it was the last.
-    pub(super) fn push(&mut self, item: Item) -> Result<Option<Message>, Close> {
+    /// Takes a fragment; gives the message when it was the last. `packed` is of the first one; what is unpacked has at
+    /// most `most` bytes.
+    pub(super) fn push(
+        &mut self,
+        item: Item,
+        packed: Option<Packed>,
+        most: usize,
+    ) -> Result<Option<Message>, Close> {
         let (part, last) = match item {
-            Item::FirstText(part) => (self.begin(true, part), false),
-            Item::FirstBinary(part) => (self.begin(false, part), false),
+            Item::FirstText(part) => (self.begin(true, packed, part), false),
+            Item::FirstBinary(part) => (self.begin(false, packed, part), false),
             Item::Continue(part) => (part, false),
             Item::Last(part) => (part, true),
         };
@@ -126,11 +176,14 @@ impl Joiner {
             return Ok(None);
         }
         let whole = std::mem::take(&mut self.parts).freeze();
+        if let Some(packed) = self.packed {
+            return packed.unpack(&whole, most).map(Some);
+        }
         Ok(Some(if self.text { Message::Text(whole) } else { Message::Binary(whole) }))
     }
 
-    fn begin(&mut self, text: bool, part: Bytes) -> Bytes {
-        *self = Self { text, ..Self::default() };
+    fn begin(&mut self, text: bool, packed: Option<Packed>, part: Bytes) -> Bytes {
+        *self = Self { text, packed, ..Self::default() };
         part
     }
 
@@ -151,8 +204,10 @@ mod tests {
 
     use super::*;
 
+    const MOST: usize = 131_072;
+
     fn scanner() -> Scanner {
-        Scanner::new(&Limits::default())
+        Scanner::new(&Limits::default(), false)
     }
 
     fn frame(first: u8, len: usize) -> Vec<u8> {
@@ -217,7 +272,7 @@ mod tests {
     fn broken_headers_are_protocol_errors() {
         for bad in [
             [0x81, 0x05], // unmasked
-            [0xc1, 0x80], // RSV1
+            [0xc1, 0x80], // RSV1, not agreed on
             [0x83, 0x80], // unknown opcode
             [0x8b, 0x80], // unknown control opcode
             [0x09, 0x80], // fragmented ping
@@ -225,6 +280,58 @@ mod tests {
         ] {
             assert_eq!(scanner().scan(&bad), Scan::Refuse(Close::Protocol), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn the_bit_of_compression_stands_on_the_first_frame_of_a_message_only() {
+        for (first, expected) in [
+            (0xc1, Scan::Packed(6, Packed::Text)),
+            (0x42, Scan::Packed(6, Packed::Binary)),
+            (0x81, Scan::Frame(6)),
+            (0x40, Scan::Refuse(Close::Protocol)),
+            (0xc0, Scan::Refuse(Close::Protocol)),
+            (0xc9, Scan::Refuse(Close::Protocol)),
+            (0xc8, Scan::Refuse(Close::Protocol)),
+            (0xe1, Scan::Refuse(Close::Protocol)),
+            (0xa1, Scan::Refuse(Close::Protocol)),
+            (0x91, Scan::Refuse(Close::Protocol)),
+        ] {
+            assert_eq!(
+                Scanner::new(&Limits::default(), true).scan(&frame(first, 0)),
+                expected,
+                "{first:02x}"
+            );
+        }
+        assert_eq!((Packed::hide(0xc1), Packed::hide(0x41), Packed::hide(0x42)), (0x82, 0x02, 0x02));
+    }
+
+    #[test]
+    fn fragments_are_joined_before_they_are_unpacked() {
+        let text = "aü€ ".repeat(400);
+        let payload = crate::gateway::deflate::deflate(text.as_bytes()).unwrap();
+        for at in 0..payload.len() {
+            let mut joiner = Joiner::default();
+            let first = Item::FirstBinary(bytes(&payload[..at]));
+            assert_eq!(joiner.push(first, Some(Packed::Text), MOST), Ok(None));
+            let whole = joiner.push(Item::Last(bytes(&payload[at..])), None, MOST);
+            assert_eq!(whole, Ok(Some(Message::Text(bytes(text.as_bytes())))));
+            // The next message is none.
+            joiner.push(Item::FirstText(bytes(b"a")), None, MOST).unwrap();
+            assert_eq!(
+                joiner.push(Item::Last(bytes(b"b")), None, MOST),
+                Ok(Some(Message::Text(bytes(b"ab"))))
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_packed_badly_is_told_apart() {
+        let pack = |data: &[u8]| crate::gateway::deflate::deflate(data).unwrap();
+        let not_text = pack(&[0xff; 2000]);
+        assert_eq!(Packed::Text.unpack(&not_text, MOST), Err(Close::NotUtf8));
+        assert_eq!(Packed::Binary.unpack(&not_text, MOST), Ok(Message::Binary(bytes(&[0xff; 2000]))));
+        assert_eq!(Packed::Text.unpack(&pack(&vec![b'x'; MOST + 1]), MOST), Err(Close::TooBig));
+        assert_eq!(Packed::Text.unpack(b"\xff\xff\xff", MOST), Err(Close::Corrupt));
     }
 
     fn bytes(data: &[u8]) -> Bytes {
@@ -235,21 +342,27 @@ mod tests {
     fn joins_fragments_cut_inside_a_code_point() {
         let mut joiner = Joiner::default();
         let text = "aü€".as_bytes();
-        assert_eq!(joiner.push(Item::FirstText(bytes(&text[..2]))), Ok(None));
-        assert_eq!(joiner.push(Item::Continue(bytes(&text[2..4]))), Ok(None));
-        assert_eq!(joiner.push(Item::Last(bytes(&text[4..]))), Ok(Some(Message::Text(bytes(text)))));
+        assert_eq!(joiner.push(Item::FirstText(bytes(&text[..2])), None, MOST), Ok(None));
+        assert_eq!(joiner.push(Item::Continue(bytes(&text[2..4])), None, MOST), Ok(None));
+        assert_eq!(
+            joiner.push(Item::Last(bytes(&text[4..])), None, MOST),
+            Ok(Some(Message::Text(bytes(text))))
+        );
     }
 
     #[test]
     fn refuses_bad_utf8_in_any_fragment() {
         let mut joiner = Joiner::default();
-        assert_eq!(joiner.push(Item::FirstText(bytes(b"\xff"))), Err(Close::NotUtf8));
+        assert_eq!(joiner.push(Item::FirstText(bytes(b"\xff")), None, MOST), Err(Close::NotUtf8));
         let mut joiner = Joiner::default();
-        joiner.push(Item::FirstText(bytes(b"a\xe2"))).unwrap();
-        assert_eq!(joiner.push(Item::Last(bytes(b""))), Err(Close::NotUtf8));
+        joiner.push(Item::FirstText(bytes(b"a\xe2")), None, MOST).unwrap();
+        assert_eq!(joiner.push(Item::Last(bytes(b"")), None, MOST), Err(Close::NotUtf8));
         let mut joiner = Joiner::default();
-        joiner.push(Item::FirstBinary(bytes(b"\xff"))).unwrap();
-        assert_eq!(joiner.push(Item::Last(bytes(b"\xfe"))), Ok(Some(Message::Binary(bytes(b"\xff\xfe")))));
+        joiner.push(Item::FirstBinary(bytes(b"\xff")), None, MOST).unwrap();
+        assert_eq!(
+            joiner.push(Item::Last(bytes(b"\xfe")), None, MOST),
+            Ok(Some(Message::Binary(bytes(b"\xff\xfe"))))
+        );
     }
 
     proptest! {
@@ -264,8 +377,8 @@ mod tests {
         fn text_cut_anywhere_is_accepted_like_the_whole(text: String, cut: prop::sample::Index) {
             let at = cut.index(text.len() + 1);
             let mut joiner = Joiner::default();
-            joiner.push(Item::FirstText(bytes(&text.as_bytes()[..at]))).unwrap();
-            prop_assert_eq!(joiner.push(Item::Last(bytes(&text.as_bytes()[at..]))), Ok(Some(Message::Text(bytes(text.as_bytes())))));
+            joiner.push(Item::FirstText(bytes(&text.as_bytes()[..at])), None, MOST).unwrap();
+            prop_assert_eq!(joiner.push(Item::Last(bytes(&text.as_bytes()[at..])), None, MOST), Ok(Some(Message::Text(bytes(text.as_bytes())))));
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Where batches go out: [`GatewayActor`], the workers behind it, and the sessions of its paths.
 //!
 //! A GatewayActor stands for one gateway. BatchActors send it runs of batches; it appends each to the journal, which
-//! gives it its place in the path's order, and when it is committed encodes it once and sends it to the shard of
-//! every worker that has clients on the path. Its mailbox holds [`MAILBOX`] messages, and [`PENDING`] runs of a path
+//! gives it its place in the path's order, and when it is committed encodes it once for each format and sends it to the
+//! shard of every worker that has clients on the path. Where clients have filters the shard gets the events, too, and
+//! encodes what each filter lets through. Its mailbox holds [`MAILBOX`] messages, and [`PENDING`] runs of a path
 //! may wait for the journal; when either is full the BatchActor waits. When a shard is full the gateway waits for it.
 //! A slow client makes nobody wait: see `socket`.
 
@@ -12,8 +13,11 @@ mod clients;
 mod close;
 mod connections;
 mod crowd;
+mod deflate;
 mod directory;
+mod extension;
 mod feed;
+mod filter;
 mod frame;
 mod history;
 mod hooks;
@@ -22,6 +26,7 @@ mod listening;
 mod origin;
 mod outbound;
 mod path;
+mod paths;
 mod rate;
 mod refusal;
 mod replay;
@@ -36,6 +41,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod view;
 mod vitals;
 
 use std::collections::{HashMap, VecDeque};
@@ -60,7 +66,8 @@ use self::directory::PathEntry;
 pub use self::directory::{Directory, PublicLimits};
 pub use self::outbound::Outbound;
 use self::segment::{Format, Segment};
-use self::shard::{CloseAll, Deliver, Shard, ShardActor};
+use self::shard::{CloseAll, Content, Deliver, Shard, ShardActor};
+use self::view::Unencoded;
 use crate::journal::{self, Appended, NotAppended, Origin, Position, Run};
 use crate::model::event::Event;
 use crate::model::gateway::PathKey;
@@ -203,18 +210,27 @@ impl GatewayActor {
         let entry = Arc::clone(&outgoing.entry);
         let Some(first) = runs.first().map(|run| run.position) else { return };
         let mut waiting = Vec::new();
-        for format in [Format::WebSocket, Format::EventStream] {
+        let shards = self.workers.shards();
+        let mut send = |shard: &Addr<ShardActor>, content| {
+            let deliver = Deliver { path: entry.key.clone(), content };
+            if let Err(SendError::Full(deliver)) = shard.try_send(deliver) {
+                waiting.push(shard.send(deliver));
+            }
+        };
+        for format in Format::ALL {
+            let counts = entry.plain(format);
             let mut segments: Option<Vec<Segment>> = None;
-            for (worker, shard) in self.workers.shards().iter() {
-                if !entry.is_open_on(format, *worker) {
-                    continue;
-                }
+            for (_, shard) in shards.iter().filter(|(worker, _)| counts.is_open_on(*worker)) {
                 let batches = || runs.iter().flat_map(|run| run.batches.iter().map(|batch| &batch[..]));
                 let segments = segments.get_or_insert_with(|| Segment::encode(format, first, batches()));
-                let deliver = Deliver { path: entry.key.clone(), format, segments: segments.clone() };
-                if let Err(SendError::Full(deliver)) = shard.try_send(deliver) {
-                    waiting.push(shard.send(deliver));
-                }
+                send(shard, Content::Messages(format, segments.clone()));
+            }
+        }
+        let filtered = entry.filtered();
+        if filtered.is_used() && shards.iter().any(|(worker, _)| filtered.is_open_on(*worker)) {
+            let events = Arc::new(Unencoded::new(runs));
+            for (_, shard) in shards.iter().filter(|(worker, _)| filtered.is_open_on(*worker)) {
+                send(shard, Content::Events(Arc::clone(&events)));
             }
         }
         if !waiting.is_empty() {

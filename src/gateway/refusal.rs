@@ -35,6 +35,12 @@ pub(super) enum Refusal {
     Handshake(HandshakeError),
     /// A start in the past that is not understood, in words.
     Start(String),
+    /// A filter that is not understood, in words.
+    Filter(String),
+    /// Clients of the path on this worker have as many different filters as may be.
+    Filters,
+    /// The header `Sec-WebSocket-Extensions` cannot be read.
+    Extensions,
     /// What was missed cannot be read just now.
     History,
     /// As many connections are open as may be.
@@ -65,6 +71,12 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
+    /// The words for a parameter of the request whose value is not what it may be.
+    pub(super) fn not(name: &str, value: &str, expected: &str) -> String {
+        let value: String = value.chars().take(64).collect();
+        format!("{name}: {value:?} is not {expected}")
+    }
+
     /// The HTTP status.
     pub(super) fn status(&self) -> StatusCode {
         match self {
@@ -78,7 +90,9 @@ impl Refusal {
                 StatusCode::UPGRADE_REQUIRED
             }
             Self::Handshake(HandshakeError::GetMethodRequired) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Handshake(_) | Self::Start(_) | Self::Unfit(_) => StatusCode::BAD_REQUEST,
+            Self::Handshake(_) | Self::Start(_) | Self::Filter(_) | Self::Extensions | Self::Unfit(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Crowded(Crowded::Address | Crowded::Subject) | Self::TooFast => {
                 StatusCode::TOO_MANY_REQUESTS
             }
@@ -87,6 +101,7 @@ impl Refusal {
             | Self::Stopping
             | Self::History
             | Self::HooksBusy
+            | Self::Filters
             | Self::GatewayStopped => StatusCode::SERVICE_UNAVAILABLE,
             Self::Hook { status, .. } => StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY),
             Self::HookFailed => StatusCode::BAD_GATEWAY,
@@ -135,7 +150,11 @@ impl Refusal {
             Self::HookFailed => "the path's integration gives no answer",
             Self::HookTimedOut => "the path's integration gives no answer in time",
             Self::HooksBusy => "the gateway's integrations are busy; try again",
-            Self::Start(fault) | Self::Unfit(fault) => return Cow::Owned(fault.clone()),
+            Self::Start(fault) | Self::Filter(fault) | Self::Unfit(fault) => {
+                return Cow::Owned(fault.clone());
+            }
+            Self::Filters => "clients of this path have as many different filters as the server allows",
+            Self::Extensions => "the header Sec-WebSocket-Extensions is not a list of extensions",
             Self::History => "what you missed cannot be read just now; try again",
             Self::Stopping => "the server is stopping",
         };
@@ -158,6 +177,9 @@ impl Refusal {
             Self::NotWebSocket => "not_websocket",
             Self::Handshake(_) => "handshake",
             Self::Start(_) => "start",
+            Self::Filter(_) => "filter",
+            Self::Filters => "filters",
+            Self::Extensions => "extensions",
             Self::History => "history",
             Self::Full => "full",
             Self::Crowded(Crowded::Path) => "path_full",
@@ -203,6 +225,7 @@ impl Refusal {
             Self::Full
             | Self::Crowded(_)
             | Self::TooFast
+            | Self::Filters
             | Self::HooksBusy
             | Self::Stopping
             | Self::History

@@ -51,8 +51,7 @@ fn last(text: &str) -> Result<Start, Refusal> {
 }
 
 fn refuse(name: &str, value: &str, expected: &str) -> Refusal {
-    let value: String = value.chars().take(64).collect();
-    Refusal::Start(format!("{name}: {value:?} is not {expected}"))
+    Refusal::Start(Refusal::not(name, value, expected))
 }
 
 /// The value of [`STATUS_HEADER`].

@@ -20,7 +20,8 @@ use super::authorize::refresh;
 use super::close::Close;
 use super::history::{Piece, READ_MORE};
 use super::hooks::Answer;
-use super::inbound::{Joiner, Message, Scan, Scanner};
+use super::inbound::{Joiner, Message, Packed, Scan, Scanner};
+use super::segment::Format;
 use super::socket::{Session, Turn};
 use crate::journal::Position;
 use crate::telemetry;
@@ -57,12 +58,20 @@ impl SessionActor {
     fn take(&mut self, item: Result<ws::Message, ProtocolError>, ctx: &mut ws::WebsocketContext<Self>) {
         match item {
             Ok(ws::Message::Text(text)) => self.received(Message::Text(text.into_bytes())),
-            Ok(ws::Message::Binary(data)) => self.received(Message::Binary(data)),
-            Ok(ws::Message::Continuation(item)) => match self.joiner.push(item) {
-                Ok(Some(message)) => self.received(message),
-                Ok(None) => self.session.touch(),
-                Err(close) => self.session.close(close),
+            Ok(ws::Message::Binary(data)) => match self.session.packed.take() {
+                None => self.received(Message::Binary(data)),
+                Some(packed) => match packed.unpack(&data, self.longest()) {
+                    Ok(message) => self.received(message),
+                    Err(close) => self.session.close(close),
+                },
             },
+            Ok(ws::Message::Continuation(item)) => {
+                match self.joiner.push(item, self.session.packed.take(), self.longest()) {
+                    Ok(Some(message)) => self.received(message),
+                    Ok(None) => self.session.touch(),
+                    Err(close) => self.session.close(close),
+                }
+            }
             Ok(ws::Message::Ping(payload)) => {
                 self.session.touch();
                 ctx.pong(&payload);
@@ -81,6 +90,11 @@ impl SessionActor {
             }
             Err(error) => self.session.close(self.session.take_fault().unwrap_or_else(|| close_for(&error))),
         }
+    }
+
+    /// Most bytes of a message.
+    fn longest(&self) -> usize {
+        self.session.settings.limits.message_bytes
     }
 
     /// What clients send keeps the connection in use. New tokens are for the gateway alone; the rest goes to the path's
@@ -131,7 +145,8 @@ type Fetch = Pin<Box<dyn Future<Output = Piece>>>;
 fn talk(session: &Rc<Session>, bytes: BytesMut) -> Talk {
     session.turn.set(Turn::Begun);
     let limits = &session.settings.limits;
-    let input = Input { session: Rc::clone(session), scanner: Scanner::new(limits), bytes, gave: false };
+    let scanner = Scanner::new(limits, session.feed.view.format == Format::Deflated);
+    let input = Input { session: Rc::clone(session), scanner, bytes, gave: false };
     let actor = SessionActor { session: Rc::clone(session), joiner: Joiner::default() };
     Box::pin(ws::WebsocketContext::with_codec(actor, input, Codec::new().max_size(limits.frame_bytes)))
 }
@@ -290,22 +305,19 @@ impl Stream for Input {
             match this.scanner.scan(&this.bytes) {
                 Scan::Frame(len) => {
                     if let Err(close) = this.session.admits(len) {
-                        this.bytes = BytesMut::new();
-                        this.session.set_fault(close);
-                        return Poll::Ready(Some(Err(PayloadError::Overflow)));
+                        return this.refuse(close);
                     }
-                    let frame = this.bytes.split_to(len).freeze();
-                    if this.bytes.is_empty() {
-                        this.bytes = BytesMut::new();
+                    return Poll::Ready(Some(Ok(this.frame(len))));
+                }
+                Scan::Packed(len, packed) => {
+                    if let Err(close) = this.session.admits(len) {
+                        return this.refuse(close);
                     }
-                    this.gave = true;
-                    return Poll::Ready(Some(Ok(frame)));
+                    this.bytes[0] = Packed::hide(this.bytes[0]);
+                    this.session.packed.set(Some(packed));
+                    return Poll::Ready(Some(Ok(this.frame(len))));
                 }
-                Scan::Refuse(close) => {
-                    this.bytes = BytesMut::new();
-                    this.session.set_fault(close);
-                    return Poll::Ready(Some(Err(PayloadError::Overflow)));
-                }
+                Scan::Refuse(close) => return this.refuse(close),
                 Scan::Incomplete => {}
             }
             match this.session.poll_input(cx, Some(&mut this.bytes)) {
@@ -323,6 +335,22 @@ impl Stream for Input {
 }
 
 impl Input {
+    /// The frame of this length that is there, for the codec.
+    fn frame(&mut self, len: usize) -> Bytes {
+        let frame = self.bytes.split_to(len).freeze();
+        if self.bytes.is_empty() {
+            self.bytes = BytesMut::new();
+        }
+        self.gave = true;
+        frame
+    }
+
+    fn refuse(&mut self, close: Close) -> Poll<Option<Result<Bytes, PayloadError>>> {
+        self.bytes = BytesMut::new();
+        self.session.set_fault(close);
+        Poll::Ready(Some(Err(PayloadError::Overflow)))
+    }
+
     fn discard(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, PayloadError>>> {
         for _ in 0..DISCARD_READS {
             match std::task::ready!(self.session.poll_input(cx, None)) {

@@ -108,7 +108,7 @@ pub(super) struct Session {
     pub(super) conversation: RefCell<Option<Box<Conversation>>>,
     frames: Cell<Used>,
     bytes: Cell<Used>,
-    feed: Rc<Feed>,
+    pub(super) feed: Rc<Feed>,
     io: TcpStream,
     /// Where it stands in the path's ring, if it reads there.
     cursor: Cell<u64>,
@@ -132,6 +132,8 @@ pub(super) struct Session {
     pub(super) turn: Cell<Turn>,
     /// Why the input is refused, from the header scan to the actor.
     fault: Cell<Option<Close>>,
+    /// What is in the compressed message that begins, in the same way.
+    pub(super) packed: Cell<Option<super::inbound::Packed>>,
     waker: RefCell<Option<Waker>>,
     ended_as: Cell<&'static str>,
     place: Place,
@@ -173,6 +175,7 @@ impl Session {
             blocked: Cell::new(false),
             turn: Cell::new(Turn::Over),
             fault: Cell::new(None),
+            packed: Cell::new(None),
             waker: RefCell::new(None),
             ended_as: Cell::new("connection_lost"),
             place,

@@ -23,7 +23,6 @@ use super::listening::Listening;
 use super::path::Path;
 use super::replay::Begin;
 use super::ring::Located;
-use super::segment::Format;
 use crate::journal::ReadError;
 use crate::model::gateway::SlowClients;
 use crate::telemetry::{self, METRICS};
@@ -124,7 +123,9 @@ impl Body {
                     Ok(Some(segment)) => {
                         self.skips = false;
                         self.listening.next.set(Some(segment.end));
-                        return Poll::Ready(Some(segment.bytes));
+                        if !segment.bytes.is_empty() {
+                            return Poll::Ready(Some(segment.bytes));
+                        }
                     }
                     Ok(None) => self.at_end = true,
                     Err(ReadError::Gone { .. }) => {
@@ -143,10 +144,11 @@ impl Body {
                 Located::At(cursor) => {
                     self.replay(false);
                     (self.at_end, self.resuming) = (true, false);
-                    let rest = self.path.feed.ring.borrow().rest(cursor);
-                    let Some((bytes, end)) = rest else { return Poll::Pending };
-                    self.listening.next.set(Some(end));
-                    return Poll::Ready(Some(bytes));
+                    let ring = self.path.feed.ring.borrow();
+                    // At the head it stands behind everything, also what had no message for it.
+                    let (bytes, end) = ring.rest(cursor).unzip();
+                    self.listening.next.set(end.or_else(|| ring.next()));
+                    return bytes.map_or(Poll::Pending, |bytes| Poll::Ready(Some(bytes)));
                 }
                 Located::Ahead if self.at_end => return Poll::Pending,
                 Located::Behind if !self.resuming => match self.entry.slow_clients {
@@ -175,7 +177,8 @@ impl Body {
             let pause = if std::mem::take(&mut self.at_end) { READ_MORE } else { Duration::ZERO };
             let turns = Arc::clone(&self.path.feed.turns);
             let history = self.entry.history.clone();
-            self.fetch = Some(Box::pin(history.piece(turns, pause, Format::EventStream, next, self.skips)));
+            let view = self.path.feed.view.clone();
+            self.fetch = Some(Box::pin(history.piece(turns, pause, view, next, self.skips)));
         }
     }
 }
@@ -213,7 +216,7 @@ impl Drop for Body {
     fn drop(&mut self) {
         self.replay(false);
         self.path.remove_stream(self.key);
-        self.entry.leave(Format::EventStream, self.worker);
+        self.entry.leave(&self.path.feed.view, self.worker);
         METRICS.event_streams.dec();
         if let Some(visit) = self.visit.take() {
             let (code, reason) = Close::told("connection_lost");

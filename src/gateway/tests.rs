@@ -1,5 +1,7 @@
 //! The gateway over real sockets: actor, workers and sessions together.
 
+mod views;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Instant, SystemTime};
@@ -80,12 +82,20 @@ struct Client {
 
 impl Client {
     fn connect(address: SocketAddr, path: &str) -> Self {
-        let mut io = TcpStream::connect(address).unwrap();
+        Self::connect_with(address, path, "")
+    }
+
+    fn connect_with(address: SocketAddr, path: &str, headers: &str) -> Self {
+        Self::over(TcpStream::connect(address).unwrap(), path, headers)
+    }
+
+    fn over(mut io: TcpStream, path: &str, headers: &str) -> Self {
+        let address = io.peer_addr().unwrap();
         io.set_read_timeout(Some(LIMIT)).unwrap();
         write!(
             io,
             "GET /main{path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{headers}\r\n"
         )
         .unwrap();
         let mut head = Vec::new();

@@ -21,13 +21,16 @@ use super::clients::Guest;
 use super::close::Close;
 use super::crowd::Party;
 use super::directory::{Directory, Found, Route};
+use super::extension::Deflate;
+use super::filter::Filter;
 use super::hooks::{Conversation, Visit};
 use super::refusal::Refusal;
 use super::replay::Begin;
 use super::segment::Format;
 use super::shard::{Entered, Shard};
 use super::socket::Arrival;
-use super::{origin, request, resume};
+use super::view::View;
+use super::{extension, origin, request, resume};
 use crate::journal::Start;
 use crate::telemetry::{self, METRICS};
 
@@ -40,6 +43,8 @@ struct Admission {
     route: Route,
     guest: Guest,
     visit: Option<Visit>,
+    /// How its messages are compressed, if they are.
+    deflate: Option<Deflate>,
     /// Where it begins in the path's order, unless it begins now, and the header that says what it gets.
     start: Option<(Begin, String)>,
     /// The subprotocol that the answer names.
@@ -57,9 +62,13 @@ pub(super) async fn upgrade(
     let mut io = parts.io;
     let lawful = ws::verify_handshake(request.head()).map_err(Refusal::Handshake);
     match admit(&directory, &shard, &request, Format::WebSocket, lawful).await {
-        Ok(Admission { entered, route, guest, visit, protocol, start }) => {
+        Ok(Admission { entered, route, guest, visit, protocol, deflate, start }) => {
             let (start, status) = start.unzip();
-            let extra = [(resume::STATUS_HEADER, status), ("Sec-WebSocket-Protocol", protocol)];
+            let extra = [
+                (resume::STATUS_HEADER, status),
+                ("Sec-WebSocket-Protocol", protocol),
+                ("Sec-WebSocket-Extensions", deflate.map(|deflate| deflate.answer().to_owned())),
+            ];
             let answer = switching_protocols(&parts.write_buf, request.head(), guest.id, &extra);
             let subject = guest.pass.as_ref().and_then(|pass| pass.subject());
             tracing::debug!(
@@ -173,13 +182,14 @@ async fn admit(
     let (pass, protocol) =
         entrance.map_or((None, None), |Entrance { pass, protocol }| (Some(pass), protocol));
     let start = resume::start(head, SystemTime::now())?;
+    let (view, deflate) = view(head, &route, format)?;
     if shard.is_stopping() {
         return Err(Refusal::Stopping);
     }
     // Before the journal is asked, so that what is broadcast meanwhile comes to this worker.
     let subject = pass.as_ref().and_then(|pass| pass.subject()).map(Into::into);
     let place = directory.take_place(&route, Party { address, subject })?;
-    let entered = shard.enter(&route.entry, format, place);
+    let entered = shard.enter(&route.entry, &view, place)?;
     let start = match start {
         Some(start) => Some(begin(&route, start).await?),
         None => None,
@@ -195,7 +205,7 @@ async fn admit(
     // Only what the client has offered, and never its token.
     let protocol =
         protocol.or_else(|| chosen.filter(|chosen| request::offers(head).any(|offer| offer == chosen)));
-    let admission = Admission { entered, route, guest, visit, protocol, start };
+    let admission = Admission { entered, route, guest, visit, protocol, deflate, start };
     // The gateway may have been stopped meanwhile, and the server.
     let still = directory.find(request::host(head), head.uri.path()).map(drop);
     match still.and(if shard.is_stopping() { Err(Refusal::Stopping) } else { Ok(()) }) {
@@ -220,6 +230,20 @@ async fn begin(route: &Route, start: Start) -> Result<(Begin, String), Refusal> 
     telemetry::count(&METRICS.resumes, if found.gap { "gap" } else { "complete" });
     let skips = found.gap || !matches!(start, Start::After(_));
     Ok((Begin { position: found.position, skips }, resume::status(&found)))
+}
+
+/// How a client will see its path, and how its messages are compressed, if they are.
+fn view(head: &RequestHead, route: &Route, format: Format) -> Result<(View, Option<Deflate>), Refusal> {
+    let filter = Filter::read(head.uri.query().unwrap_or_default())?.map(Arc::new);
+    let offers = head.headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).map(|value| value.as_bytes());
+    let deflate = match format {
+        Format::WebSocket if route.settings.deflate => {
+            extension::choose(offers).map_err(|extension::Malformed| Refusal::Extensions)?
+        }
+        _ => None,
+    };
+    let format = if deflate.is_some() { Format::Deflated } else { format };
+    Ok((View { format, filter }, deflate))
 }
 
 /// The 101 answer, with headers of `extra` that have a value. `before` are answers to earlier requests of this

@@ -13,3 +13,4 @@ mod managed;
 mod management;
 mod rights;
 mod sessions;
+mod views;
