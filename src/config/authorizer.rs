@@ -163,3 +163,158 @@ fn text(value: &Value<'_>, least: usize, reading: &mut Reading) -> Option<String
     }
     Some(text.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::parse;
+    use crate::model::authorizer::{Authorizer, HttpAuthorizer, IdentitySource, JwtRules, TokenPlace};
+    use crate::model::hook::Place;
+
+    use super::*;
+
+    /// The authorizer that is written so, or the faults, without the file and the key that all have.
+    fn read(text: &str) -> Result<Authorizer, Vec<String>> {
+        let text = format!("gateways:\n  - {{ id: main, paths: {{ /ws: {{ authorizer: {text} }} }} }}\n");
+        match parse(&text, Path::new("c.yaml"), &|_| None) {
+            Ok(mut settings) => Ok(settings.resources.gateways[0].paths[0].authorizer.take().unwrap()),
+            Err(errors) => Err(errors
+                .iter()
+                .map(|error| {
+                    let text = error.to_string();
+                    let mark = "gateways[0].paths[\"/ws\"].authorizer";
+                    text.split_once(mark).unwrap_or_else(|| panic!("{text}")).1.to_owned()
+                })
+                .collect()),
+        }
+    }
+
+    const SOURCE: &str = "identitySource: { in: header, name: Authorization, prefix: \"Bearer \" }";
+
+    #[test]
+    fn an_authorizer_of_the_model_system_is_understood() {
+        let source = |place, name: &str, prefix: &str| IdentitySource {
+            place,
+            name: name.to_owned(),
+            prefix: prefix.to_owned(),
+        };
+        let words = |words: &[&str]| words.iter().map(ToString::to_string).collect();
+        let header = TokenPlace::Request(Place::Header);
+        let text = "{ type: jwt, authorizer_result_ttl_in_seconds: 3000, authorizer_result_caching_mode: uri, \
+                    jwkTtlInSeconds: 5000, jwksUri: https://example.com/.well-known/jwks.json, \
+                    issuers: [https://example.com, https://example2.com], audiences: [audience-1], \
+                    requiredClaims: [role, email], scopes: [\"profile:read\"], \
+                    identitySource: { in: header, name: Authorization, prefix: \"Bearer \" } }";
+        let expected = JwtRules {
+            jwks_uri: "https://example.com/.well-known/jwks.json".into(),
+            jwks_ttl: Duration::from_secs(5000),
+            source: source(header, "Authorization", "Bearer "),
+            issuers: words(&["https://example.com", "https://example2.com"]),
+            audiences: words(&["audience-1"]),
+            required_claims: words(&["role", "email"]),
+            scopes: words(&["profile:read"]),
+        };
+        assert_eq!(read(text), Ok(Authorizer::Jwt(expected)));
+        let least =
+            "{ type: jwt, jwksUri: \"http://h/k\", identitySource: { in: subprotocol, name: bearer } }";
+        let expected = JwtRules {
+            jwks_uri: "http://h/k".into(),
+            jwks_ttl: Duration::ZERO,
+            source: source(TokenPlace::Subprotocol, "bearer", ""),
+            issuers: vec![],
+            audiences: vec![],
+            required_claims: vec![],
+            scopes: vec![],
+        };
+        assert_eq!(read(least), Ok(Authorizer::Jwt(expected)));
+        let expected = HttpAuthorizer {
+            url: "http://h/a?b".into(),
+            timeout: DEFAULT_TIMEOUT,
+            cache_ttl: Duration::ZERO,
+            cache_by_uri: false,
+            source: None,
+        };
+        assert_eq!(read("{ type: http, url: \"http://h/a?b\" }"), Ok(Authorizer::Http(expected.clone())));
+        let text = format!(
+            "{{ type: http, url: \"http://h/a?b\", timeout: 1s, authorizer_result_ttl_in_seconds: 60, \
+             authorizer_result_caching_mode: uri, {SOURCE} }}"
+        );
+        let expected = HttpAuthorizer {
+            timeout: Duration::from_secs(1),
+            cache_ttl: Duration::from_secs(60),
+            cache_by_uri: true,
+            source: Some(source(header, "Authorization", "Bearer ")),
+            ..expected
+        };
+        assert_eq!(read(&text), Ok(Authorizer::Http(expected)));
+    }
+
+    #[test]
+    fn faults_say_what_and_where() {
+        let jwt = |rest: &str| format!("{{ type: jwt, jwksUri: \"https://h/k\", {rest} }}");
+        let sourced = |rest: &str| jwt(&format!("{SOURCE}, {rest}"));
+        let http = |rest: &str| format!("{{ type: http, url: \"https://h/a\", {rest} }}");
+        for (text, expected) in [
+            ("{}".to_owned(), ": the key `type` is missing"),
+            ("{ type: basic }".to_owned(), ".type: \"basic\" is not one of \"jwt\", \"http\", \"function\""),
+            (
+                "{ type: function, function_id: f }".to_owned(),
+                ".type: there are no functions here; \"http\" asks",
+            ),
+            (jwt("jwkTtlInSeconds: 1"), ": the key `identitySource` is missing"),
+            (format!("{{ type: jwt, {SOURCE} }}"), ": the key `jwksUri` is missing"),
+            (
+                format!("{{ type: jwt, jwksUri: \"ftp://h/k\", {SOURCE} }}"),
+                ".jwksUri: \"ftp://h/k\" is not a URL",
+            ),
+            (format!("{{ type: jwt, jwksUri: /keys, {SOURCE} }}"), ".jwksUri: \"/keys\" is not a URL"),
+            (sourced("jwkTtlInSeconds: 86401"), ".jwkTtlInSeconds: 86401 is out of range (0 to 86400)"),
+            (sourced("jwkTtlInSeconds: 5m"), ".jwkTtlInSeconds: \"5m\" is not a whole number (0 to 86400)"),
+            (sourced("issuer: x"), ".issuer: unknown key (did you mean \"issuers\"?)"),
+            (sourced("issuers: x"), ".issuers: a list is expected here, not text"),
+            (sourced("audiences: [\"\"]"), ".audiences[0]: \"\" has not 1 to 1024 characters"),
+            (
+                sourced("authorizer_result_caching_mode: query"),
+                ".authorizer_result_caching_mode: \"query\" is not",
+            ),
+            (
+                jwt("identitySource: { in: body, name: a }"),
+                ".identitySource.in: \"body\" is not one of \"header\"",
+            ),
+            (jwt("identitySource: { in: header }"), ".identitySource: the key `name` is missing"),
+            (
+                jwt("identitySource: { in: header, name: \"a b\" }"),
+                ".identitySource.name: \"a b\" is not a name",
+            ),
+            (jwt("identitySource: { in: query, name: a, prefx: b }"), ".identitySource.prefx: unknown key"),
+            (http("timeout: 31s"), ".timeout: \"31s\" is out of range (0.1s to 30s)"),
+            (http("jwksUri: \"https://h/k\""), ".jwksUri: unknown key"),
+            (
+                http("authorizer_result_ttl_in_seconds: 1"),
+                ": `authorizer_result_ttl_in_seconds` needs `identitySource`",
+            ),
+        ] {
+            let faults = read(&text).unwrap_err();
+            assert!(faults.len() == 1 && faults[0].starts_with(expected), "{text}\n{faults:?}\n{expected}");
+        }
+        let many = sourced(&format!("issuers: [{}]", vec!["a"; 101].join(", ")));
+        assert!(
+            read(&many).unwrap_err()[0].starts_with(".issuers[100]: the list has 101 entries (at most 100)")
+        );
+    }
+
+    #[test]
+    fn local_targets_are_hosts_with_ports() {
+        let read = |text: &str| {
+            parse(&format!("gateway: {{ allowed_local_targets: {text} }}"), Path::new("c.yaml"), &|_| None)
+        };
+        let settings = read("[\"127.0.0.1:9000\", \"[::1]:80\"]").unwrap();
+        assert_eq!(settings.gateway.allowed_local_targets, ["127.0.0.1:9000", "[::1]:80"]);
+        let fault = read("[localhost]").unwrap_err().to_string();
+        assert!(
+            fault.contains("gateway.allowed_local_targets[0]: \"localhost\" is not HOST:PORT, such as"),
+            "{fault}"
+        );
+    }
+}

@@ -415,6 +415,33 @@ mod tests {
     }
 
     #[test]
+    fn a_path_asks_the_authorizer_that_it_has_now() {
+        use crate::model::authorizer::{Authorizer, HttpAuthorizer};
+        let ask = |url: &str| {
+            Authorizer::Http(HttpAuthorizer {
+                url: url.into(),
+                timeout: Duration::ZERO,
+                cache_ttl: Duration::ZERO,
+                cache_by_uri: false,
+                source: None,
+            })
+        };
+        let gateways = |authorizer: Option<Authorizer>| {
+            let path = GatewayPath { authorizer, ..GatewayPath::new("/ws") };
+            [Gateway { paths: vec![path], ..Gateway::new("main") }]
+        };
+        let journals = Journals::in_memory(&gateways(None));
+        let limits = PublicLimits::for_tests(1);
+        let directory = Directory::new(&gateways(None), limits, &journals, Outbound::for_tests(&[]));
+        let path = directory.find("h", "/main/ws").unwrap().route.entry;
+        assert_eq!(path.door.authorizer(), None);
+        for wanted in [Some(ask("http://a")), Some(ask("http://b")), None] {
+            directory.apply(&gateways(wanted.clone()), &journals);
+            assert_eq!(path.door.authorizer().as_deref(), wanted.as_ref());
+        }
+    }
+
+    #[test]
     fn hosts_lose_their_port() {
         assert_eq!(host_name("a.b:80"), "a.b");
         assert_eq!(host_name("[::1]:80"), "::1");

@@ -15,7 +15,7 @@ use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
@@ -250,9 +250,7 @@ impl Session {
             idle: self.settings.limits.idle.as_secs() as u32,
             lifetime: self.settings.limits.lifetime.as_secs() as u32,
         };
-        if self.guest.pass.as_ref().is_some_and(|pass| pass.is_over(SystemTime::now())) {
-            self.close(Close::Expired);
-        }
+        self.close_if_expired();
         match (vitals.check(now), self.phase.get()) {
             _ if now >= self.deadline.get() => self.end(self.ended_as.get(), true),
             (Finding::Dead, _) => self.end("dead", true),

@@ -168,7 +168,11 @@ impl Rights {
         })?;
         telemetry::count(&METRICS.authorizers, "asked");
         if let Some(question) = question {
-            self.answers.keep(question, decision.clone(), Instant::now() + http.cache_ttl);
+            // A right that has ended may have been given again.
+            let now = seconds(SystemTime::now());
+            let left = decision.expires_at.map(|end| end.saturating_sub(now).try_into().unwrap_or_default());
+            let kept = left.map(Duration::from_secs).map_or(http.cache_ttl, |left| http.cache_ttl.min(left));
+            self.answers.keep(question, decision.clone(), Instant::now() + kept);
         }
         Ok(decision)
     }
@@ -232,7 +236,8 @@ impl Door {
         self.rights.ask(&authorizer, head, path).await.map(Some)
     }
 
-    fn authorizer(&self) -> Option<Arc<Authorizer>> {
+    /// The authorizer that is asked now.
+    pub(super) fn authorizer(&self) -> Option<Arc<Authorizer>> {
         self.authorizer.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -207,6 +207,9 @@ async fn another_server_decides_and_its_answers_are_kept_by_token_and_path() {
     assert_eq!(server.asked(), 6);
     server.says(200, json!({ "isAuthorized": true, "context": { "expires_at": now() } }));
     assert_eq!(ask(&rights, &each, "", "").await, Err(Refusal::Denied), "over already");
+    assert_eq!(ask(&rights, &by_uri, "", "t4").await, Err(Refusal::Denied));
+    server.says(200, r#"{"isAuthorized":true}"#);
+    assert_eq!(ask(&rights, &by_uri, "", "t4").await, Ok(String::new()), "an end that has come is not kept");
 }
 
 #[actix::test]

@@ -1,10 +1,13 @@
-//! Messages for one client alone: they stand in the queue of its control frames, between whole messages of the path.
+//! What concerns one client alone: messages, which stand in the queue of its control frames, between whole messages of
+//! the path; who it is, and how long it may stay.
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
 use super::{MAX_CONTROL_FRAMES, Phase, Session};
+use crate::gateway::close::Close;
 
 /// Bytes of messages for this client alone that may wait; for more there is no room.
 pub(in crate::gateway) const MAX_OWN_BYTES: usize = 256 * 1024;
@@ -29,6 +32,13 @@ impl Session {
     /// Where the client comes from.
     pub(in crate::gateway) fn source_ip(&self) -> Option<IpAddr> {
         self.place.address()
+    }
+
+    /// Closes it when what it has shown to be let in holds no more.
+    pub(super) fn close_if_expired(&self) {
+        if self.guest.pass.as_ref().is_some_and(|pass| pass.is_over(SystemTime::now())) {
+            self.close(Close::Expired);
+        }
     }
 
     /// Seconds since it was in use.

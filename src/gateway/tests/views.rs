@@ -169,7 +169,7 @@ async fn filters_let_through_what_is_wanted_live_and_from_the_journal_while_even
         } else {
             let client = bench.client_with(&path, headers).await;
             assert_eq!(
-                client.head.contains("sec-websocket-extensions: permessage-deflate; server_no"),
+                client.head.contains("Sec-WebSocket-Extensions: permessage-deflate; server_no"),
                 !headers.is_empty()
             );
             actix_rt::task::spawn_blocking(move || client.numbers_until(until))
