@@ -100,6 +100,10 @@ pub struct Metrics {
     pub jq_dropped: Family<Reason, Counter>,
     /// Calls of integrations, by what they told of and what came of it.
     pub integration_calls: Family<CallLabels, Counter>,
+    /// TLS handshakes, by how they ended: `done`, `failed`, `timeout`, or `full` (too many at a time).
+    pub tls_handshakes: Family<Reason, Counter>,
+    /// Certificates that came while the server ran: `loaded` or `failed`.
+    pub tls_reloads: Family<Reason, Counter>,
     /// Panics that were contained, by actor.
     pub actor_panics: Family<ActorLabel, Counter>,
     /// Actors that were started again after their end, by actor.
@@ -138,6 +142,8 @@ impl Metrics {
             registry_reconciliation_seconds: Histogram::new(exponential_buckets(0.01, 4.0, 10)),
             jq_dropped: Family::default(),
             integration_calls: Family::default(),
+            tls_handshakes: Family::default(),
+            tls_reloads: Family::default(),
             actor_panics: Family::default(),
             actor_restarts: Family::default(),
         };
@@ -193,6 +199,8 @@ impl Metrics {
         r.register_with_unit("registry_reconciliation", "Time of one", Unit::Seconds, seconds);
         let calls = m.integration_calls.clone();
         r.register("integration_calls", "Calls of integrations, by event and result", calls);
+        r.register("tls_handshakes", "TLS handshakes, by how they ended", m.tls_handshakes.clone());
+        r.register("tls_reloads", "New certificates, by what became of them", m.tls_reloads.clone());
         r.register("actor_panics", "Panics contained", m.actor_panics.clone());
         r.register("actor_restarts", "Actors started again", m.actor_restarts.clone());
         m

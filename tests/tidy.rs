@@ -15,12 +15,13 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("identity", &[]),
     ("jq", &[]),
+    ("tls", &["database", "identity", "model", "telemetry"]),
     ("store", &["database", "model"]),
     ("api", &["config", "database", "identity", "model", "proto", "store", "telemetry"]),
     ("journal", &["database", "model", "telemetry"]),
-    ("mqtt", &["model", "telemetry"]),
+    ("mqtt", &["model", "telemetry", "tls"]),
     ("container_registry", &["database", "model", "telemetry"]),
-    ("gateway", &["journal", "model", "telemetry"]),
+    ("gateway", &["journal", "model", "telemetry", "tls"]),
     ("batch", &["gateway", "journal", "model", "telemetry"]),
     ("source", &["batch", "container_registry", "mqtt", "journal", "jq", "model", "telemetry"]),
     (
@@ -39,9 +40,10 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "model",
             "proto",
             "telemetry",
+            "tls",
         ],
     ),
-    ("cli", &["config", "journal", "model", "proto", "telemetry"]),
+    ("cli", &["config", "journal", "model", "proto", "telemetry", "tls"]),
     (
         "server",
         &[
@@ -58,6 +60,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
             "config",
             "model",
             "telemetry",
+            "tls",
         ],
     ),
 ];
@@ -74,7 +77,7 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("axum", &["src/management/grpc.rs"]),
     ("jaq_", &["src/jq/"]),
     ("jsonwebtoken", &["src/identity/key.rs", "src/cli/remote/"]),
-    ("rcgen", &["src/management/tls.rs"]),
+    ("rcgen", &["src/tls/", "src/model/certificate.rs"]),
     ("reqwest", &["src/container_registry/client/", "src/gateway/outbound/"]),
 ];
 

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::accounts::items;
 use super::authorizer;
-use super::fields::{Fields, Reading, Value, quote};
+use super::fields::{Fields, Reading, Spot, Value, quote};
 use super::scalar::{boolean, declared_id, duration, whole, word};
 use super::unique::Unique;
 use super::{limits, openapi};
-use crate::model::gateway::{Durability, Gateway, GatewayPath, Retention, SlowClients};
+use crate::model::gateway::{Durability, Gateway, GatewayPath, MQTT_PATH, Retention, SlowClients};
 use crate::model::limits::Limits;
 use crate::model::path_template::PathTemplate;
 
@@ -20,8 +20,8 @@ const MAX_KEPT_EVENTS: usize = 1_000_000_000;
 const MIN_AGE: Duration = Duration::from_secs(1);
 const MAX_AGE: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Reads `gateways`.
-pub(super) fn read(root: &mut Fields<'_>, reading: &mut Reading) -> Vec<Gateway> {
+/// Reads `gateways`. With `mqtt_websocket` the public side has a path of its own for MQTT.
+pub(super) fn read(root: &mut Fields<'_>, mqtt_websocket: bool, reading: &mut Reading) -> Vec<Gateway> {
     let (mut ids, mut domains) = (Unique::default(), Unique::default());
     let mut gateways = Vec::new();
     for item in items(root, "gateways", reading) {
@@ -45,9 +45,32 @@ pub(super) fn read(root: &mut Fields<'_>, reading: &mut Reading) -> Vec<Gateway>
             None => Vec::new(),
         };
         fields.finish(reading);
+        if mqtt_websocket {
+            check_mqtt(&id, &spot, domain.is_some(), &paths, reading);
+        }
         gateways.push(Gateway { id, domain, allowed_origins, paths, is_stopped: false });
     }
     gateways
+}
+
+/// Nothing may look as if it were in the place of MQTT over WebSocket, and not be reached.
+fn check_mqtt(id: &str, spot: &Spot, has_domain: bool, paths: &[GatewayPath], reading: &mut Reading) {
+    const OTHER: &str = "choose another, or set `mqtt.websocket: off`";
+    if id == &MQTT_PATH[1..] {
+        reading.fault(spot, format_args!("{MQTT_PATH} is where MQTT clients connect by WebSocket; {OTHER}"));
+    }
+    let takes = |path: &&GatewayPath| {
+        PathTemplate::parse(&path.path).is_ok_and(|template| template.matches(MQTT_PATH).is_some())
+    };
+    if let Some(path) = paths.iter().find(takes).filter(|_| has_domain) {
+        let path = quote(&path.path);
+        reading.fault(
+            spot,
+            format_args!(
+                "under its `domain` the path {path} is where MQTT clients connect by WebSocket; {OTHER}"
+            ),
+        );
+    }
 }
 
 fn paths(value: &Value<'_>, limits: &Limits, reading: &mut Reading) -> Vec<GatewayPath> {
@@ -157,7 +180,7 @@ fn domain(value: &Value<'_>, reading: &mut Reading) -> Option<String> {
 }
 
 /// The value of an `Origin` header, exactly as browsers send it.
-fn origin(value: &Value<'_>, reading: &mut Reading) -> Option<String> {
+pub(super) fn origin(value: &Value<'_>, reading: &mut Reading) -> Option<String> {
     const RULE: &str = "is not an origin: scheme://host or scheme://host:port, as browsers send it";
     let text = value.str(reading)?;
     let parsed = url::Url::parse(text).ok().filter(|url| url.has_host());

@@ -97,7 +97,8 @@ fn read(root: &Value<'_>, reading: &mut Reading) -> Settings {
     let mut fields = root.fields(reading);
     let server = server::read(&mut fields, reading);
     let service_accounts = accounts::service_accounts(&mut fields, reading);
-    let gateways = gateways::read(&mut fields, reading);
+    let mqtt_websocket = server.mqtt.as_ref().is_some_and(|mqtt| mqtt.websocket);
+    let gateways = gateways::read(&mut fields, mqtt_websocket, reading);
     let (device_registries, brokers) = iot::read(&mut fields, reading);
     let container_registries = container_registries::read(&mut fields, reading);
     let known = Known {

@@ -49,6 +49,8 @@ pub struct GatewaySettings {
     pub drain: Duration,
     /// Servers on this machine that gateways may ask, as `HOST:PORT`; others of this machine they may not.
     pub allowed_local_targets: Vec<String>,
+    /// The port's certificate.
+    pub tls: Tls,
 }
 
 /// `management:`, the side of operators and programs.
@@ -56,6 +58,8 @@ pub struct GatewaySettings {
 pub struct ManagementSettings {
     /// REST, health, metrics.
     pub listen: SocketAddr,
+    /// The certificate of that port.
+    pub rest_tls: Tls,
     /// gRPC.
     pub grpc_listen: SocketAddr,
     /// The name that clients reach the gRPC port by, for its certificate and for those who ask for its address.
@@ -66,7 +70,7 @@ pub struct ManagementSettings {
     pub token_audiences: Vec<String>,
 }
 
-/// How the gRPC port proves who it is.
+/// How a port proves who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tls {
     /// By a certificate of our own CA in `data_dir/tls`.
@@ -87,6 +91,12 @@ pub enum Tls {
 pub struct MqttSettings {
     /// Where devices connect.
     pub listen: SocketAddr,
+    /// Where they connect by TLS, and its certificate; never [`Tls::Off`].
+    pub tls: Option<(SocketAddr, Tls)>,
+    /// Whether the public side takes MQTT over WebSocket, at [`MQTT_PATH`](crate::model::gateway::MQTT_PATH).
+    pub websocket: bool,
+    /// Values of the Origin header that may do so; none are the host of the request itself, and this machine.
+    pub websocket_origins: Vec<String>,
     /// Most MQTT connections at once.
     pub max_connections: usize,
 }

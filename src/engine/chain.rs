@@ -400,6 +400,7 @@ mod tests {
             device_registries: vec![DeviceRegistry {
                 id: "factory".into(),
                 passwords: vec![],
+                certificates: vec![],
                 devices: vec![],
                 external: None,
             }],

@@ -3,12 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use actix_http::RequestHead;
+use actix_http::{Request, RequestHead};
 use dashmap::DashMap;
 use ipnet::IpNet;
 
 use super::crowd::network;
 use super::rate::Used;
+use super::refusal::Refusal;
 
 /// Addresses whose pace is known; when there are more, those that have been quiet are forgotten.
 const MOST_KNOWN: usize = 100_000;
@@ -30,7 +31,7 @@ impl Addresses {
 
     /// Where a request comes from: the peer, or behind proxies that are believed the last address that none of them
     /// has (`X-Forwarded-For`).
-    pub(super) fn source(&self, peer: Option<SocketAddr>, head: &RequestHead) -> Option<IpAddr> {
+    fn source(&self, peer: Option<SocketAddr>, head: &RequestHead) -> Option<IpAddr> {
         let peer = peer?.ip().to_canonical();
         if !self.is_proxy(peer) {
             return Some(peer);
@@ -50,8 +51,17 @@ impl Addresses {
         Some(source)
     }
 
+    /// Lets a request in, unless its source makes too many. Gives the source.
+    pub(super) fn admit(&self, request: &Request) -> Result<Option<IpAddr>, Refusal> {
+        let source = self.source(request.peer_addr(), request.head());
+        if source.is_some_and(|source| !self.admits(source)) {
+            return Err(Refusal::TooFast);
+        }
+        Ok(source)
+    }
+
     /// Whether one more request of this address is let in now.
-    pub(super) fn admits(&self, source: IpAddr) -> bool {
+    fn admits(&self, source: IpAddr) -> bool {
         let now = self.started.elapsed().as_secs() as u32;
         if self.used.len() >= MOST_KNOWN {
             self.used.retain(|_, used| !used.is_over(now, self.per_second));

@@ -23,6 +23,7 @@ mod history;
 mod hooks;
 mod inbound;
 mod listening;
+mod mqtt;
 mod origin;
 mod outbound;
 mod path;
@@ -53,9 +54,10 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use actix::prelude::*;
+use actix_http::error::DispatchError;
 use actix_http::{HttpService, KeepAlive, Request};
 use actix_server::ServerHandle;
-use actix_service::fn_service;
+use actix_service::{ServiceFactoryExt as _, fn_service};
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -64,6 +66,7 @@ use self::connections::Withdraw;
 pub use self::connections::{Connection, Connections, Sent};
 use self::directory::PathEntry;
 pub use self::directory::{Directory, PublicLimits};
+pub use self::mqtt::Door;
 pub use self::outbound::Outbound;
 use self::segment::{Format, Segment};
 use self::shard::{CloseAll, Content, Deliver, Shard, ShardActor};
@@ -73,6 +76,7 @@ use crate::model::event::Event;
 use crate::model::gateway::PathKey;
 use crate::model::id::Id;
 use crate::telemetry;
+use crate::tls::{Acceptor, Io};
 
 /// Messages that may wait in a GatewayActor's mailbox.
 pub const MAILBOX: usize = 64;
@@ -343,6 +347,15 @@ impl Workers {
     }
 }
 
+/// What the public port is besides a place for WebSocket clients.
+#[derive(Debug, Clone, Default)]
+pub struct Port {
+    /// For TLS; without it the port is plain.
+    pub tls: Option<Acceptor>,
+    /// Who takes WebSockets that speak MQTT; without it nobody does.
+    pub mqtt: Option<Door>,
+}
+
 /// The public port: every worker's handshakes and sessions.
 pub struct Listener {
     workers: Arc<Workers>,
@@ -355,6 +368,16 @@ impl Listener {
     /// Serves WebSocket clients on an already bound socket with this many worker threads. Call it inside
     /// an actix system.
     pub fn start(socket: TcpListener, workers: usize, directory: Arc<Directory>) -> io::Result<Self> {
+        Self::start_as(Port::default(), socket, workers, directory)
+    }
+
+    /// The same, as this kind of port.
+    pub fn start_as(
+        port: Port,
+        socket: TcpListener,
+        workers: usize,
+        directory: Arc<Directory>,
+    ) -> io::Result<Self> {
         let patience = directory.handshake_timeout();
         let known = Arc::clone(&directory);
         let shards = Arc::new(Workers::default());
@@ -370,18 +393,34 @@ impl Listener {
                 registered.enter(worker, ShardActor::new(Rc::clone(&shard)).start());
                 let (for_upgrade, for_plain) = (Arc::clone(&directory), Arc::clone(&directory));
                 let plain_shard = Rc::clone(&shard);
-                HttpService::build()
+                let (tls, mqtt) = (port.tls.clone(), port.mqtt.clone());
+                let http = HttpService::build()
                     .keep_alive(KeepAlive::Timeout(patience))
                     .client_request_timeout(patience)
-                    .on_connect_ext(|io: &TcpStream, _| tune(io))
+                    .on_connect_ext(|io: &Io, _| tune(io.tcp()))
                     .upgrade(fn_service(move |(request, framed)| {
-                        upgrade::upgrade(Arc::clone(&for_upgrade), Rc::clone(&shard), request, framed)
+                        let (directory, shard, mqtt) =
+                            (Arc::clone(&for_upgrade), Rc::clone(&shard), mqtt.clone());
+                        async move {
+                            match mqtt.filter(|_| mqtt::is_asked_for(&request)) {
+                                Some(door) => door.enter(&directory.addresses, &request, framed).await,
+                                None => upgrade::upgrade(directory, shard, request, framed).await,
+                            }
+                            Ok::<_, std::convert::Infallible>(())
+                        }
                     }))
                     .h1(fn_service(move |request: Request| {
                         let answer = upgrade::plain(Arc::clone(&for_plain), Rc::clone(&plain_shard), request);
                         async move { Ok::<_, actix_http::Error>(answer.await) }
-                    }))
-                    .tcp()
+                    }));
+                fn_service(move |tcp: TcpStream| {
+                    let tls = tls.clone();
+                    async move {
+                        let peer = tcp.peer_addr().ok();
+                        Ok::<_, DispatchError>((Acceptor::accept_by(tls.as_ref(), tcp).await?, peer))
+                    }
+                })
+                .and_then(http)
             })?
             .run();
         let handle = server.handle();

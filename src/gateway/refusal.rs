@@ -21,6 +21,10 @@ pub(super) enum Refusal {
     GatewayStopped,
     /// The `Origin` may not connect.
     Origin,
+    /// The same for MQTT.
+    MqttOrigin,
+    /// MQTT is asked for by another name, or by none.
+    Subprotocol,
     /// The request lacks the token that its path asks for.
     NoToken,
     /// The token is not good for this path.
@@ -81,7 +85,9 @@ impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::UnknownGateway | Self::UnknownPath => StatusCode::NOT_FOUND,
-            Self::Origin | Self::Denied | Self::Token(Flaw::Scope) => StatusCode::FORBIDDEN,
+            Self::Origin | Self::MqttOrigin | Self::Denied | Self::Token(Flaw::Scope) => {
+                StatusCode::FORBIDDEN
+            }
             Self::NoToken | Self::Token(_) => StatusCode::UNAUTHORIZED,
             Self::Authorizer(Trouble::Broken) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Authorizer(Trouble::Unreachable) => StatusCode::BAD_GATEWAY,
@@ -90,9 +96,12 @@ impl Refusal {
                 StatusCode::UPGRADE_REQUIRED
             }
             Self::Handshake(HandshakeError::GetMethodRequired) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Handshake(_) | Self::Start(_) | Self::Filter(_) | Self::Extensions | Self::Unfit(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Handshake(_)
+            | Self::Start(_)
+            | Self::Filter(_)
+            | Self::Extensions
+            | Self::Subprotocol
+            | Self::Unfit(_) => StatusCode::BAD_REQUEST,
             Self::Crowded(Crowded::Address | Crowded::Subject) | Self::TooFast => {
                 StatusCode::TOO_MANY_REQUESTS
             }
@@ -122,6 +131,8 @@ impl Refusal {
             Self::Authorizer(Trouble::Broken) => "who may connect cannot be told just now",
             Self::Authorizer(Trouble::Unreachable) => "who may connect is not told: no answer",
             Self::Authorizer(Trouble::TimedOut) => "who may connect is not told in time",
+            Self::MqttOrigin => "this Origin may not connect; see mqtt.websocket_origins",
+            Self::Subprotocol => "MQTT is spoken here; ask for it by 'Sec-WebSocket-Protocol: mqtt'",
             Self::NotWebSocket => {
                 "this path speaks WebSocket, or server-sent events with 'Accept: text/event-stream'"
             }
@@ -167,7 +178,8 @@ impl Refusal {
             Self::UnknownGateway => "unknown_gateway",
             Self::GatewayStopped => "gateway_stopped",
             Self::UnknownPath => "unknown_path",
-            Self::Origin => "origin",
+            Self::Origin | Self::MqttOrigin => "origin",
+            Self::Subprotocol => "subprotocol",
             Self::NoToken => "no_token",
             Self::Token(Flaw::Expired) => "token_expired",
             Self::Token(Flaw::Scope) => "token_scope",

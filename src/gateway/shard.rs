@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::BytesMut;
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -33,6 +32,7 @@ use super::stream::Body;
 use super::view::{Unencoded, View};
 use crate::model::gateway::PathKey;
 use crate::telemetry::{self, METRICS};
+use crate::tls::Io;
 
 /// Messages that may wait in the mailbox. One holds at most the batches of one group of events.
 pub(super) const MAILBOX: usize = 32;
@@ -92,7 +92,7 @@ impl Shard {
 
     /// Makes a session of an upgraded socket. `early` are bytes that the client sent behind its request. From here on
     /// every message of the path reaches it; those of the journal from where it begins come before.
-    pub(super) fn adopt(self: &Rc<Self>, io: TcpStream, entered: Entered, early: BytesMut, arrival: Arrival) {
+    pub(super) fn adopt(self: &Rc<Self>, io: Io, entered: Entered, early: BytesMut, arrival: Arrival) {
         let path = Rc::clone(&entered.path);
         METRICS.websocket_connections.inc();
         path.expect();
@@ -388,7 +388,7 @@ mod tests {
             client.set_nonblocking(true).unwrap();
             let (server, _) = listener.accept().unwrap();
             server.set_nonblocking(true).unwrap();
-            let server = TcpStream::from_std(server).unwrap();
+            let server = Io::Plain(tokio::net::TcpStream::from_std(server).unwrap());
             tokio::time::pause();
             let shard = Shard::new(0, Arc::default());
             let actor = ShardActor::new(Rc::clone(&shard)).start();
@@ -554,8 +554,8 @@ mod tests {
         client.connect(&listener.local_addr().unwrap().into()).unwrap();
         let (server, _) = listener.accept().unwrap();
         server.set_nonblocking(true).unwrap();
-        let server = TcpStream::from_std(server).unwrap();
-        SockRef::from(&server).set_send_buffer_size(4096).unwrap();
+        let server = Io::Plain(tokio::net::TcpStream::from_std(server).unwrap());
+        SockRef::from(server.tcp()).set_send_buffer_size(4096).unwrap();
         let place = directory.take_place(&route, Party::default()).unwrap();
         let entered = shard.enter(&route.entry, &Format::WebSocket.into(), place).unwrap();
         let start = start.map(|position| Begin { position, skips: false });

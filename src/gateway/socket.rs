@@ -5,13 +5,16 @@
 //! on when the socket was full. Nothing here waits; who is blocked says so and is woken by its task.
 //! Its only queue is that of control frames, [`MAX_CONTROL_BYTES`]; a client that fills it is cut off.
 
+mod arrival;
 mod catch_up;
+mod heard;
 mod own;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -19,19 +22,20 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::net::TcpStream;
 
+pub(super) use self::arrival::Arrival;
 use super::clients::Guest;
 use super::close::Close;
-use super::directory::{PathEntry, Place, Route};
+use super::directory::{PathEntry, Place};
 use super::feed::Feed;
 use super::frame;
-use super::hooks::{Conversation, Visit};
+use super::hooks::Conversation;
 use super::rate::Used;
-use super::replay::{Begin, Replay};
+use super::replay::Replay;
 use super::ring::Ring;
 use super::vitals::{Finding, Vitals};
 use crate::model::gateway::GatewayPath;
+use crate::tls::Io;
 
 /// Control frames that may wait while a client does not read, in bytes. It holds pongs and the close.
 pub(super) const MAX_CONTROL_BYTES: usize = 16 * 1024;
@@ -87,18 +91,6 @@ pub(super) enum Flow {
     Broken,
 }
 
-/// A client that has been let in.
-pub(super) struct Arrival {
-    pub(super) route: Route,
-    pub(super) guest: Guest,
-    /// How the path's hooks know it, if it has any.
-    pub(super) visit: Option<Visit>,
-    /// The 101 response: it goes out first.
-    pub(super) answer: Bytes,
-    /// Where it begins in the journal, unless it begins now.
-    pub(super) start: Option<Begin>,
-}
-
 /// One WebSocket connection.
 pub(super) struct Session {
     pub(super) guest: Guest,
@@ -109,7 +101,7 @@ pub(super) struct Session {
     frames: Cell<Used>,
     bytes: Cell<Used>,
     pub(super) feed: Rc<Feed>,
-    io: TcpStream,
+    io: Io,
     /// Where it stands in the path's ring, if it reads there.
     cursor: Cell<u64>,
     /// What it sends instead while it does not read the ring.
@@ -141,11 +133,11 @@ pub(super) struct Session {
 
 impl Session {
     /// Takes over a socket.
-    pub(super) fn new(io: TcpStream, feed: Rc<Feed>, place: Place, arrival: Arrival) -> Self {
+    pub(super) fn new(io: Io, feed: Rc<Feed>, place: Place, arrival: Arrival) -> Self {
         let Arrival { route, guest, visit, answer, start } = arrival;
         // It only tunes; a platform without it works as well.
         #[cfg(target_os = "linux")]
-        let _ = SockRef::from(&io).set_tcp_notsent_lowat(NOTSENT_LOWAT);
+        let _ = SockRef::from(io.tcp()).set_tcp_notsent_lowat(NOTSENT_LOWAT);
         let now = feed.clock.get();
         let head = feed.ring.borrow().head();
         let resume = |start| {
@@ -295,39 +287,9 @@ impl Session {
         self.wake();
     }
 
-    /// The client's close frame came, with this code and reason. True when it has to be answered.
-    pub(super) fn peer_closed(&self, code: u16, reason: &str) -> bool {
-        let phase = self.phase.replace(Phase::PeerClosed);
-        if matches!(phase, Phase::Open | Phase::Draining(_)) {
-            self.ended_as.set("client");
-            if let Some(conversation) = &*self.conversation.borrow() {
-                conversation.goodbye(code, reason);
-            }
-            self.deadline.set(self.feed.clock.get() + CLOSE_SECONDS + 1);
-            self.shrink();
-            return true;
-        }
-        false
-    }
-
     /// A message or a ping came: the connection is in use.
     pub(super) fn touch(&self) {
         self.last_activity.set(self.feed.clock.get());
-    }
-
-    /// A frame of this many bytes came. Notes the fault if the client may not send it so soon.
-    pub(super) fn admits(&self, len: usize) -> Result<(), Close> {
-        let (now, limits) = (self.feed.clock.get(), &self.settings.limits);
-        let frames = self.frames.get().take(1, now, limits.frames_per_second).ok_or(Close::TooFast)?;
-        let bytes = self.bytes.get().take(len as u32, now, limits.bytes_per_second).ok_or(Close::TooFast)?;
-        self.frames.set(frames);
-        self.bytes.set(bytes);
-        Ok(())
-    }
-
-    /// Whether so much of what it said waits that nothing more is read for now.
-    pub(super) fn is_full_of_heard(&self) -> bool {
-        self.conversation.borrow().as_ref().is_some_and(|conversation| conversation.is_full())
     }
 
     /// Why the input was refused, once.
@@ -378,7 +340,7 @@ impl Session {
                     Phase::PeerClosed => self.end(self.ended_as.get(), false),
                     Phase::Discarding if !self.shut.replace(true) => {
                         // The client reads our close frame and then the end; its input is still emptied.
-                        let _ = SockRef::from(&self.io).shutdown(Shutdown::Write);
+                        self.io.shut();
                     }
                     _ => return self.park(cx),
                 },
@@ -437,7 +399,9 @@ impl Session {
         self.ended_as.set(why);
         self.phase.set(Phase::Ended);
         if reset {
-            let _ = SockRef::from(&self.io).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(self.io.tcp()).set_linger(Some(Duration::ZERO));
+        } else {
+            self.io.say_goodbye();
         }
         self.wake();
     }
@@ -469,10 +433,13 @@ impl Session {
                     {
                         self.write_frames(&ring, cursor, 1)
                     }
-                    _ => {
-                        self.blocked.set(false);
-                        return Flow::Idle;
-                    }
+                    _ => match self.io.flush() {
+                        Ok(()) => {
+                            self.blocked.set(false);
+                            return Flow::Idle;
+                        }
+                        full => full,
+                    },
                 }
             };
             match sent {
@@ -495,21 +462,13 @@ impl Session {
             }
     }
 
-    /// Sends past tokio's bookkeeping of the socket, which is only needed once it is full.
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        match SockRef::from(&self.io).send(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.io.try_write(bytes),
-            sent => sent,
-        }
-    }
-
     fn write_control(&self) -> io::Result<()> {
         let mut control = self.control.borrow_mut();
         let Some(front) = control.front_mut() else {
             self.mid_control.set(false);
             return Ok(());
         };
-        let sent = self.send(front)?;
+        let sent = self.io.try_write(front)?;
         if sent < front.len() {
             front.advance(sent);
             self.mid_control.set(true);
@@ -529,7 +488,7 @@ impl Session {
         let sent = match ring.slices(cursor, &mut slices[..max_slices]) {
             // Never the case: a cursor that the ring has passed is detached.
             0 => return Err(io::ErrorKind::BrokenPipe.into()),
-            1 => self.send(&slices[0])?,
+            1 => self.io.try_write(&slices[0])?,
             filled => self.io.try_write_vectored(&slices[..filled])?,
         };
         self.cursor.set(cursor + sent as u64);

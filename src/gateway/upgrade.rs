@@ -13,8 +13,6 @@ use actix_http::body::BoxBody;
 use actix_http::{Method, Request, RequestHead, Response, StatusCode, h1, header, ws};
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use uuid::Uuid;
 
 use super::authorize::Entrance;
 use super::clients::Guest;
@@ -33,9 +31,13 @@ use super::view::View;
 use super::{extension, origin, request, resume};
 use crate::journal::Start;
 use crate::telemetry::{self, METRICS};
+use crate::tls::Io;
 
 /// Time that a client has to take the answer to a refused handshake.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The answer's header that tells a client its id, as the model system names it.
+const CONNECTION_ID: &str = "X-Yc-Apigateway-Websocket-Connection-Id";
 
 /// What a lawful request gets.
 struct Admission {
@@ -56,20 +58,21 @@ pub(super) async fn upgrade(
     directory: Arc<Directory>,
     shard: Rc<Shard>,
     request: Request,
-    framed: Framed<TcpStream, h1::Codec>,
-) -> Result<(), std::convert::Infallible> {
+    framed: Framed<Io, h1::Codec>,
+) {
     let parts = framed.into_parts();
-    let mut io = parts.io;
+    let io = parts.io;
     let lawful = ws::verify_handshake(request.head()).map_err(Refusal::Handshake);
     match admit(&directory, &shard, &request, Format::WebSocket, lawful).await {
         Ok(Admission { entered, route, guest, visit, protocol, deflate, start }) => {
             let (start, status) = start.unzip();
             let extra = [
+                (CONNECTION_ID, Some(guest.id.to_string())),
                 (resume::STATUS_HEADER, status),
                 ("Sec-WebSocket-Protocol", protocol),
                 ("Sec-WebSocket-Extensions", deflate.map(|deflate| deflate.answer().to_owned())),
             ];
-            let answer = switching_protocols(&parts.write_buf, request.head(), guest.id, &extra);
+            let answer = switching_protocols(&parts.write_buf, request.head(), &extra);
             let subject = guest.pass.as_ref().and_then(|pass| pass.subject());
             tracing::debug!(
                 connection = %guest.id, path = request.path(), peer = ?request.peer_addr(), subject, "connected"
@@ -81,17 +84,21 @@ pub(super) async fn upgrade(
         }
         Err(refusal) => {
             drop(request);
-            telemetry::count(&METRICS.websocket_refused, refusal.name());
-            let answer = [&parts.write_buf[..], &refusal.response()].concat();
-            // A client that does not take its answer is not waited for.
-            let _ = tokio::time::timeout(REFUSAL_TIMEOUT, async {
-                io.write_all(&answer).await?;
-                io.shutdown().await
-            })
-            .await;
+            refuse(io, &parts.write_buf, &refusal).await;
         }
     }
-    Ok(())
+}
+
+/// Answers that there will be no WebSocket. `before` are answers to earlier requests that are not sent yet.
+pub(super) async fn refuse(mut io: Io, before: &[u8], refusal: &Refusal) {
+    telemetry::count(&METRICS.websocket_refused, refusal.name());
+    let answer = [before, &refusal.response()].concat();
+    // A client that does not take its answer is not waited for.
+    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, async {
+        io.write_all(&answer).await?;
+        io.shutdown().await
+    })
+    .await;
 }
 
 /// Answers a request that asks for no upgrade: server-sent events for those who accept them, else words.
@@ -164,10 +171,7 @@ async fn admit(
     lawful: Result<(), Refusal>,
 ) -> Result<Admission, Refusal> {
     let head = asked.head();
-    let address = directory.addresses.source(asked.peer_addr(), head);
-    if address.is_some_and(|address| !directory.addresses.admits(address)) {
-        return Err(Refusal::TooFast);
-    }
+    let address = directory.addresses.admit(asked)?;
     let Found { gateway, route, values } = directory.find(request::host(head), head.uri.path())?;
     lawful?;
     let origins = head.headers.get_all(header::ORIGIN).map(|value| value.as_bytes());
@@ -248,10 +252,9 @@ fn view(head: &RequestHead, route: &Route, format: Format) -> Result<(View, Opti
 
 /// The 101 answer, with headers of `extra` that have a value. `before` are answers to earlier requests of this
 /// connection that are not sent yet.
-fn switching_protocols(
+pub(super) fn switching_protocols(
     before: &[u8],
     head: &RequestHead,
-    id: Uuid,
     extra: &[(&str, Option<String>)],
 ) -> Bytes {
     let key = head
@@ -264,7 +267,7 @@ fn switching_protocols(
         extra.iter().filter_map(|(name, value)| Some(format!("{name}: {}\r\n", value.as_ref()?))).collect();
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
-         sec-websocket-accept: {accept}\r\nX-Yc-Apigateway-Websocket-Connection-Id: {id}\r\n{extra}\r\n"
+         sec-websocket-accept: {accept}\r\n{extra}\r\n"
     );
     Bytes::from([before, answer.as_bytes()].concat())
 }

@@ -1,6 +1,7 @@
 //! The gRPC front: every call of the API, by its path, as bytes.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,17 +9,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Ready, ready};
-use futures_util::stream::{self, Once};
+use futures_util::stream::{self, Once, Stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::server::ServerStreamingService;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic::{Request, Response, Status};
 
-use super::tls;
 use crate::api::{Api, Fault, Incoming};
 use crate::proto::raw::RawCodec;
+use crate::tls::{Acceptor, Io};
 
 /// Largest request, in bytes: an OpenAPI document and a little more.
 const MAX_REQUEST: usize = 4 * 1024 * 1024;
@@ -27,26 +30,86 @@ const CONCURRENCY: usize = 64;
 /// How often a silent connection is asked whether it lives, and how long it has to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 
-/// Serves until `stop` is ready, and then until the calls that run have ended. `identity` is for TLS.
+/// Connections after their handshake that may wait for the server; the others wait in their tasks.
+const WAITING: usize = 16;
+/// Pause after an accept that failed, as when file descriptors run out.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until `stop` is ready, and then until the calls that run have ended.
 pub async fn serve(
     api: Arc<Api>,
     listener: TcpListener,
-    identity: Option<tls::Identity>,
+    tls: Option<Acceptor>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let mut server = Server::builder()
         .concurrency_limit_per_connection(CONCURRENCY)
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1));
-    if let Some(identity) = identity {
-        let identity = Identity::from_pem(identity.certificate, identity.key);
-        server = server.tls_config(ServerTlsConfig::new().identity(identity))?;
-    }
     let routes = tonic::service::Routes::from(axum::Router::new().fallback_service(Front { api }));
-    server
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
-        .await
+    server.add_routes(routes).serve_with_incoming_shutdown(incoming(listener, tls), stop).await
+}
+
+/// The connections that come, after their handshakes, which are done beside each other. They end with the stream.
+fn incoming(listener: TcpListener, tls: Option<Acceptor>) -> impl Stream<Item = io::Result<Connection>> {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                () = sender.closed() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let Ok((tcp, _)) = accepted.inspect_err(|error| tracing::debug!(%error, "failed to accept"))
+            else {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            };
+            let (sender, tls) = (sender.clone(), tls.clone());
+            tokio::spawn(async move {
+                let _ = tcp.set_nodelay(true);
+                if let Ok(io) = Acceptor::accept_by(tls.as_ref(), tcp).await {
+                    // An error: the server has ended meanwhile.
+                    let _ = sender.send(Ok(Connection(io))).await;
+                }
+            });
+        }
+    });
+    stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
+}
+
+/// A socket as the library wants it.
+struct Connection(Io);
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.0.tcp().connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
 }
 
 /// Takes every request.

@@ -12,6 +12,9 @@ pub const MAX_MESSAGE_BYTES: usize = 131_072;
 /// Longest WebSocket frame payload, in bytes (the model system's 32 KB).
 pub const MAX_FRAME_BYTES: usize = 32_768;
 
+/// Where the public side takes MQTT over WebSocket. No path of a gateway may be the same.
+pub const MQTT_PATH: &str = "/mqtt";
+
 /// Most worker threads of the public port; it sizes the counters of a path.
 pub const MAX_WORKERS: usize = 256;
 

@@ -1,6 +1,7 @@
 //! The nouns of the program: plain types without clock, I/O or actors, used by every other module.
 
 pub mod authorizer;
+pub mod certificate;
 pub mod condition;
 pub mod container;
 pub mod duration;

@@ -468,7 +468,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::accounts::Accounts;
+    use super::super::accounts::{Accounts, Login};
     use super::super::link::Link;
     use super::super::properties::Properties;
     use super::*;
@@ -479,12 +479,16 @@ mod tests {
     use crate::model::trigger::MqttTopics;
 
     fn intake(version: Version, limits: Limits) -> (Intake, Session) {
-        let broker =
-            Broker { id: "b".into(), passwords: vec![Password::new("password".into())], external: None };
+        let broker = Broker {
+            id: "b".into(),
+            passwords: vec![Password::new("password".into())],
+            certificates: vec![],
+            external: None,
+        };
         let resources = Resources { brokers: vec![broker], ..Resources::default() };
         let (accounts, _) = Accounts::none().renewed(&resources, &limits).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let account = runtime.block_on(accounts.log_in("b", b"password")).unwrap();
+        let account = runtime.block_on(accounts.log_in(Login::Password("b", b"password"))).unwrap();
         let intake = Intake::new(version, account, (1, 1), Arc::new(limits), Arc::new(Notify::new()));
         (intake, Session::default())
     }

@@ -67,6 +67,8 @@ pub struct TestServer {
     pub management: SocketAddr,
     pub grpc: SocketAddr,
     pub mqtt: Option<SocketAddr>,
+    /// MQTT under TLS.
+    pub mqtts: Option<SocketAddr>,
     /// Where its configuration and `data` are.
     pub folder: PathBuf,
     _folder: Option<tempfile::TempDir>,
@@ -135,6 +137,7 @@ impl TestServer {
             management: addresses["management"],
             grpc: addresses["grpc"],
             mqtt: addresses.get("mqtt").copied(),
+            mqtts: addresses.get("mqtts").copied(),
             folder: command.get_current_dir().unwrap().to_owned(),
             _folder: None,
         }

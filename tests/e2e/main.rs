@@ -11,6 +11,8 @@ mod foreign_clients;
 mod hooks;
 mod managed;
 mod management;
+mod mqtt_websocket;
 mod rights;
 mod sessions;
+mod tls;
 mod views;

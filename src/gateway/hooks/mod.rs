@@ -23,7 +23,7 @@ use self::caller::{Caller, Header};
 pub(super) use self::conversation::{Answer, Conversation};
 use self::render::Unfit;
 use super::inbound::Message;
-use super::outbound::{Ask, HeaderMap, Method, Outbound, OutboundError};
+use super::outbound::{Ask, HeaderMap, HeaderName, HeaderValue, Method, Outbound, OutboundError};
 use super::refusal::Refusal;
 use crate::model::gateway::{GatewayPath, MAX_MESSAGE_BYTES, PathKey};
 use crate::model::hook::{HttpCall, Integration};
@@ -276,7 +276,6 @@ impl Visit {
 }
 
 fn header_map(headers: Vec<Header>) -> Result<HeaderMap, Fault> {
-    use reqwest::header::{HeaderName, HeaderValue};
     let mut map = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
         let unfit = || Fault::Unfit(format!("the header {name} has a value that no header may have"));

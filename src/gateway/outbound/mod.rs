@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-pub(super) use reqwest::header::{HeaderMap, HeaderValue};
+pub(super) use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 pub(super) use reqwest::{Method, StatusCode};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;

@@ -1,0 +1,36 @@
+//! What a client may send, and what becomes of it.
+
+use super::{CLOSE_SECONDS, Phase, Session};
+use crate::gateway::close::Close;
+
+impl Session {
+    /// A frame of this many bytes came. Notes the fault if the client may not send it so soon.
+    pub(in crate::gateway) fn admits(&self, len: usize) -> Result<(), Close> {
+        let (now, limits) = (self.feed.clock.get(), &self.settings.limits);
+        let frames = self.frames.get().take(1, now, limits.frames_per_second).ok_or(Close::TooFast)?;
+        let bytes = self.bytes.get().take(len as u32, now, limits.bytes_per_second).ok_or(Close::TooFast)?;
+        self.frames.set(frames);
+        self.bytes.set(bytes);
+        Ok(())
+    }
+
+    /// Whether so much of what it said waits that nothing more is read for now.
+    pub(in crate::gateway) fn is_full_of_heard(&self) -> bool {
+        self.conversation.borrow().as_ref().is_some_and(|conversation| conversation.is_full())
+    }
+
+    /// The client's close frame came, with this code and reason. True when it has to be answered.
+    pub(in crate::gateway) fn peer_closed(&self, code: u16, reason: &str) -> bool {
+        let phase = self.phase.replace(Phase::PeerClosed);
+        if matches!(phase, Phase::Open | Phase::Draining(_)) {
+            self.ended_as.set("client");
+            if let Some(conversation) = &*self.conversation.borrow() {
+                conversation.goodbye(code, reason);
+            }
+            self.deadline.set(self.feed.clock.get() + CLOSE_SECONDS + 1);
+            self.shrink();
+            return true;
+        }
+        false
+    }
+}
