@@ -187,7 +187,7 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         mqtt: mqtt.clone(),
         registries: registries.clone(),
         readiness: Arc::clone(&readiness),
-        connections: Connections::new(&directory, listener.workers()),
+        connections: Connections::new(Arc::clone(&directory), listener.workers()),
         jq: jq::Pool::new(
             std::env::current_exe()?,
             vec![jq::worker::COMMAND.into()],

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 
 use super::address::Addresses;
 use super::authorize::{Door, Rights};
-use super::clients::Clients;
+use super::clients::{Clients, Members};
 use super::crowd::{Crowd, Party};
 use super::history::{History, PathHistory};
 use super::hooks::Calls;
@@ -94,6 +94,11 @@ impl GatewayEntry {
         self.plain.contains_key(path)
             || self.templates.iter().any(|(_, route)| &*route.entry.key.path == path)
     }
+
+    fn paths(&self) -> impl Iterator<Item = &Arc<PathEntry>> {
+        let templates = self.templates.iter().map(|(_, route)| route);
+        self.plain.values().chain(templates).map(|route| &route.entry)
+    }
 }
 
 /// A path, shared by all workers.
@@ -101,6 +106,8 @@ impl GatewayEntry {
 pub(super) struct PathEntry {
     pub(super) key: PathKey,
     pub(super) crowd: Crowd,
+    /// Its WebSocket connections.
+    pub(super) members: Members,
     pub(super) backlog_bytes: usize,
     pub(super) slow_clients: SlowClients,
     /// Who may connect.
@@ -265,6 +272,7 @@ impl Directory {
             history,
             key: key.clone(),
             crowd: Crowd::default(),
+            members: Members::default(),
             backlog_bytes: path.backlog_bytes,
             slow_clients: path.slow_clients,
             door: Door::new(Arc::clone(&self.rights), path.authorizer.clone()),
@@ -298,6 +306,17 @@ impl Directory {
     /// The path `key`, if it exists.
     pub(super) fn path(&self, key: &PathKey) -> Option<Arc<PathEntry>> {
         self.paths.get(key).map(|entry| Arc::clone(&entry))
+    }
+
+    /// The paths of a gateway, or the one that is declared as `path`; `None` if there is no such path just now.
+    pub(super) fn paths(&self, gateway_id: &str, path: Option<&Id>) -> Option<Vec<Arc<PathEntry>>> {
+        let gateway = Arc::clone(&*self.gateways.get(gateway_id)?);
+        match path {
+            None => Some(gateway.paths().cloned().collect()),
+            Some(path) => {
+                gateway.paths().find(|entry| entry.key.path == *path).map(|entry| vec![Arc::clone(entry)])
+            }
+        }
     }
 
     /// Takes a place for one more connection on a path, if one is free.

@@ -39,6 +39,7 @@ mod session;
 mod shard;
 mod socket;
 mod stream;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -63,7 +64,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use self::connections::Withdraw;
-pub use self::connections::{Connection, Connections, Sent};
+pub use self::connections::{Connections, Sent};
 use self::directory::PathEntry;
 pub use self::directory::{Directory, PublicLimits};
 pub use self::mqtt::Door;

@@ -6,8 +6,11 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use uuid::Uuid;
+
 use super::path::Path;
 use super::segment::Format;
+use super::socket::Session;
 use super::view::View;
 use crate::model::gateway::PathKey;
 
@@ -37,6 +40,12 @@ impl Views {
 }
 
 impl Paths {
+    /// The session with this id, whose key is this in the view that it has.
+    pub(super) fn session(&self, path: &PathKey, key: usize, id: Uuid) -> Option<Rc<Session>> {
+        let mut sessions = self.0.get(path)?.all().filter_map(|view| view.session(key));
+        sessions.find(|session| session.guest.id == id)
+    }
+
     /// A path as clients with this view see it, made if it is not there. `None`: there are too many filters.
     pub(super) fn open(
         &mut self,

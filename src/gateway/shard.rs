@@ -16,6 +16,7 @@ use actix::prelude::*;
 use bytes::BytesMut;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior};
+use uuid::Uuid;
 
 use super::clients::{Client, Clients};
 use super::close::Close;
@@ -100,7 +101,7 @@ impl Shard {
         let session = Rc::new(Session::new(io, Rc::clone(&path.feed), place, arrival));
         let key = path.insert(Rc::clone(&session));
         let known = Client { path: Arc::clone(&path.entry), worker: self.worker as u16, key: key as u32 };
-        self.clients.insert(session.guest.id, known);
+        self.clients.enter(session.guest.id, known);
         let shard = Rc::clone(self);
         let leave = move |session: &Session| shard.leave(&path, key, session);
         actix_rt::spawn(session::Run::new(session, early, leave));
@@ -121,7 +122,7 @@ impl Shard {
     /// Forgets a session that has ended.
     fn leave(&self, path: &Path, key: usize, session: &Session) {
         path.remove(key);
-        self.clients.remove(&session.guest.id);
+        self.clients.leave(&session.guest.id);
         path.entry.leave(&path.feed.view, self.worker);
         METRICS.websocket_connections.dec();
         telemetry::count(&METRICS.websocket_closed, session.ended_as());
@@ -131,6 +132,11 @@ impl Shard {
     /// A path that has, or had, clients here, in every view.
     pub(super) fn views(&self, key: &PathKey) -> Vec<Rc<Path>> {
         self.paths.borrow().views(key)
+    }
+
+    /// The session with this id, whose key is this in the view that it has.
+    pub(super) fn session(&self, path: &PathKey, key: usize, id: Uuid) -> Option<Rc<Session>> {
+        self.paths.borrow().session(path, key, id)
     }
 
     fn all_paths(&self) -> Vec<Rc<Path>> {

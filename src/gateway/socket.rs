@@ -287,21 +287,6 @@ impl Session {
         self.wake();
     }
 
-    /// A message or a ping came: the connection is in use.
-    pub(super) fn touch(&self) {
-        self.last_activity.set(self.feed.clock.get());
-    }
-
-    /// Why the input was refused, once.
-    pub(super) fn take_fault(&self) -> Option<Close> {
-        self.fault.take()
-    }
-
-    /// Remembers why the input is refused.
-    pub(super) fn set_fault(&self, close: Close) {
-        self.fault.set(Some(close));
-    }
-
     // --- What the session's task calls --------------------------------------------------------------
 
     /// Queues what the actor wants to send: pongs and the answer to a close frame.

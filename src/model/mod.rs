@@ -3,6 +3,7 @@
 pub mod authorizer;
 pub mod certificate;
 pub mod condition;
+pub mod connection;
 pub mod container;
 pub mod duration;
 pub mod event;

@@ -4,6 +4,7 @@
 
 mod batching;
 mod common;
+mod connections;
 mod container_registry;
 mod docker_registry;
 mod faults;

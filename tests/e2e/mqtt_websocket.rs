@@ -70,7 +70,7 @@ fn packets_may_span_frames_and_frames_may_hold_packets() {
     let server = TestServer::start(&factory());
     let mut events = server.websocket("/ws");
     let (mut io, head) = handshake(&server, MQTT);
-    assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("sec-websocket-protocol: mqtt\r\n"), "{head}");
+    assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("Sec-WebSocket-Protocol: mqtt\r\n"), "{head}");
     let connect = connect_packet();
     let (first, second) = connect.split_at(7);
     // A message of three frames with a ping between, cut inside the packet.

@@ -395,3 +395,38 @@ fn tokens_of_pyjwt_let_python_in_from_every_place() {
     );
     assert!(python.wait().unwrap().success());
 }
+
+#[test]
+fn who_a_client_is_is_shown_and_all_of_one_are_sent_to_and_closed() {
+    let issuer = Other::start(keys());
+    let port = issuer.address.port();
+    let server = TestServer::start(&config(port, &[("/jwt", jwt(port, HEADER))]));
+    let connect = |subject: &str| {
+        let token = token(&EC, Algorithm::ES256, "ec", 60, &json!({ "sub": subject }));
+        let (socket, answer) = Socket::handshake(server.gateway, "/main/jwt", &bearer(&token));
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        socket
+    };
+    let (mut alice, mut bob) = ([connect("alice"), connect("alice")], connect("bob"));
+    let list = |query: &str| {
+        let path = format!("/triggercast/v1/connections?gatewayId=main{query}");
+        server.done("GET", &path, &Value::Null)["connections"].as_array().cloned().unwrap_or_default()
+    };
+    let subjects: Vec<_> = list("").iter().map(|found| found["subject"].clone()).collect();
+    assert_eq!(subjects, ["alice", "alice", "bob"]);
+    let found = list("&subject=bob");
+    let single = format!("/apigateways/websocket/v1/connections/{}", found[0]["id"].as_str().unwrap());
+    assert_eq!((found.len(), &server.done("GET", &single, &Value::Null)["subject"]), (1, &json!("bob")));
+    let of_alice =
+        json!({ "gatewayId": "main", "path": "/jwt", "subject": "alice", "data": "aGk=", "type": "TEXT" });
+    let sent = server.done("POST", "/triggercast/v1/connections:broadcast", &of_alice);
+    assert_eq!(sent, json!({ "queued": "2" }));
+    let of_alice = json!({ "gatewayId": "main", "subject": "alice" });
+    let closed = server.done("POST", "/triggercast/v1/connections:disconnect", &of_alice);
+    assert_eq!(closed, json!({ "disconnected": "2" }));
+    for socket in &mut alice {
+        assert_eq!(socket.text(), "hi");
+        assert_eq!(socket.close_code(), 1001);
+    }
+    assert!(!bob.comes_within(std::time::Duration::from_millis(50)));
+}

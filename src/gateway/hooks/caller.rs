@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use actix_http::RequestHead;
-use actix_http::header::{HeaderValue, SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
+use actix_http::header::{HeaderName, HeaderValue, SEC_WEBSOCKET_PROTOCOL, USER_AGENT};
 use uuid::Uuid;
 
 use crate::gateway::request;
@@ -96,16 +96,19 @@ impl Caller {
         let wants_all = |integration: &Option<Integration>| matches!(integration, Some(Integration::Http(call)) if call.headers.iter().any(|(name, _)| name == "*"));
         let is_passed = |name: &str| !NOT_PASSED.contains(&name) && !is_own_header(name);
         let header = |name: &str, value: &HeaderValue| (name.to_owned(), value.as_bytes().to_vec());
-        let all = head.headers.iter().filter(|(name, _)| is_passed(name.as_str()));
-        let always = [USER_AGENT, SEC_WEBSOCKET_PROTOCOL];
-        let always = head.headers.iter().filter(|(name, _)| always.contains(name));
+        let headers = |name: &HeaderName| {
+            head.headers.get_all(name).map(|value| header(name.as_str(), value)).collect::<Vec<_>>()
+        };
+        let always = [USER_AGENT, SEC_WEBSOCKET_PROTOCOL].iter().flat_map(headers).collect();
+        let mut names: Vec<_> = head.headers.keys().filter(|name| is_passed(name.as_str())).collect();
+        names.sort_by_key(|name| name.as_str());
         let has_all = [&hooks.connect, &hooks.message, &hooks.disconnect].into_iter().any(wants_all);
         Self {
             id,
             connected_at: format!("{:.3}", jiff::Timestamp::try_from(now).unwrap_or_default()),
             values: values.collect(),
-            headers: all.filter(|_| has_all).map(|(name, value)| header(name.as_str(), value)).collect(),
-            always: always.map(|(name, value)| header(name.as_str(), value)).collect(),
+            headers: names.into_iter().filter(|_| has_all).flat_map(headers).collect(),
+            always,
         }
     }
 

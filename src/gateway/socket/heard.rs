@@ -33,4 +33,19 @@ impl Session {
         }
         false
     }
+
+    /// A message or a ping came: the connection is in use.
+    pub(in crate::gateway) fn touch(&self) {
+        self.last_activity.set(self.feed.clock.get());
+    }
+
+    /// Why the input was refused, once.
+    pub(in crate::gateway) fn take_fault(&self) -> Option<Close> {
+        self.fault.take()
+    }
+
+    /// Remembers why the input is refused.
+    pub(in crate::gateway) fn set_fault(&self, close: Close) {
+        self.fault.set(Some(close));
+    }
 }

@@ -41,6 +41,15 @@ impl Session {
         }
     }
 
+    /// Bytes in memory that the socket has not taken yet.
+    pub(in crate::gateway) fn waiting_bytes(&self) -> u64 {
+        let of_path = match &*self.replay.borrow() {
+            Some(replay) => replay.bytes().len() as u64,
+            None => self.feed.ring.borrow().head().saturating_sub(self.cursor.get()),
+        };
+        self.control_len.get() as u64 + of_path
+    }
+
     /// Seconds since it was in use.
     pub(in crate::gateway) fn idle_seconds(&self) -> u32 {
         let last = self.last_activity.get().max(self.feed.last_append.get()).max(self.opened);

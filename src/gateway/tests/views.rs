@@ -59,7 +59,7 @@ fn numbers_of(text: &str) -> Vec<usize> {
 
 impl Client {
     /// The next text, joined and inflated; pings are left out. Also whether it was compressed.
-    fn message(&mut self) -> (String, bool) {
+    pub(super) fn message(&mut self) -> (String, bool) {
         let (mut all, mut packed) = (Vec::new(), false);
         loop {
             let mut head = [0; 2];
@@ -366,7 +366,7 @@ async fn what_clients_compress_is_read_within_the_bounds_of_a_message() {
 #[actix::test]
 async fn a_single_connection_is_found_whatever_it_sees() {
     let bench = Bench::with(2, deflated(1 << 20), 100);
-    let connections = Connections::new(&bench.directory, bench.listener.workers());
+    let connections = Connections::new(Arc::clone(&bench.directory), bench.listener.workers());
     for (path, headers) in [("/ws?device=d1", ""), ("/ws", DEFLATE), ("/ws?device=d2", DEFLATE)] {
         let client = bench.client_with(path, headers).await;
         let id = client
