@@ -92,11 +92,19 @@ const DATA: &[u8] = b"\ndata: ";
 
 /// A close frame with the code and the reason of `close`.
 pub(super) fn close(close: Close) -> Bytes {
-    let reason = close.reason();
+    closing(close.code(), close.reason())
+}
+
+/// The answer to a client's close frame: the code is sent back as it came, the text is not (RFC 6455 section 5.5.1).
+pub(super) fn close_answer(code: Option<u16>) -> Bytes {
+    code.map_or(Bytes::from_static(&[FIN | CLOSE, 0]), |code| closing(code, ""))
+}
+
+fn closing(code: u16, reason: &str) -> Bytes {
     let mut out = BytesMut::with_capacity(4 + reason.len());
     out.put_u8(FIN | CLOSE);
     out.put_u8(2 + reason.len() as u8);
-    out.put_u16(close.code());
+    out.put_u16(code);
     out.put_slice(reason.as_bytes());
     out.freeze()
 }
@@ -192,6 +200,8 @@ mod tests {
         assert_eq!(bytes[0], 0x88);
         assert_eq!(bytes[1] as usize, bytes.len() - 2);
         assert_eq!(&bytes[2..4], &1013u16.to_be_bytes());
+        assert_eq!(close_answer(Some(4000))[..], [0x88, 2, 0x0f, 0xa0]);
+        assert_eq!(close_answer(None)[..], [0x88, 0]);
     }
 
     /// Takes a compressed path's frames apart, by hand: payloads, and whether they were compressed.

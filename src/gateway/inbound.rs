@@ -1,8 +1,8 @@
 //! What clients may send: frame headers are judged before their payload is read, fragments are joined, compressed
 //! messages are unpacked.
 //!
-//! Pure; used by the session. The codec of actix-http waits for a whole frame before it looks at its
-//! length, so [`Scanner`] stands in front of it and lets only whole, lawful frames through. It knows nothing of
+//! Pure; used by the session. The codec of actix-http waits for a whole frame before it looks at its length and its
+//! text, so [`Scanner`] stands in front of it and lets only whole, lawful frames through. It knows nothing of
 //! compression either: it is given a compressed message as a binary one, and [`Packed`] says what that is in truth.
 
 use actix_http::ws::Item;
@@ -10,11 +10,15 @@ use bytes::{Bytes, BytesMut};
 
 use super::close::Close;
 use super::deflate::{InflateError, inflate};
-use super::frame::{BINARY, FIN, RSV1, TEXT};
+use super::frame::{BINARY, FIN, RSV1};
+use super::utf8::Utf8;
 use crate::model::limits::Limits;
 
-/// Most frames of one message; it stops endless empty fragments.
+/// Most frames of one message, and one more for each of its bytes; it stops endless empty fragments.
 const MAX_FRAGMENTS: usize = 1024;
+
+const CONTINUATION: u8 = 0x0;
+const TEXT: u8 = 0x1;
 
 /// What stands at the start of the input.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +29,7 @@ pub(super) enum Scan {
     Frame(usize),
     /// The same, the first of a compressed message.
     Packed(usize, Packed),
-    /// A frame that is refused by its header.
+    /// A frame that is refused by its header, or by the text of it that has come.
     Refuse(Close),
 }
 
@@ -58,7 +62,7 @@ impl Packed {
     }
 }
 
-/// Judges frame headers; remembers how long the message in progress is.
+/// Judges frame headers, and text that comes in pieces; remembers how long the message in progress is.
 #[derive(Debug)]
 pub(super) struct Scanner {
     message_bytes: usize,
@@ -67,13 +71,27 @@ pub(super) struct Scanner {
     deflate: bool,
     message_len: usize,
     fragments: usize,
+    /// The message in progress is text.
+    text: bool,
+    utf8: Utf8,
+    /// Bytes of the frame in progress that are known to be text.
+    checked: usize,
 }
 
 impl Scanner {
     /// Judges by these limits, for a client that has agreed on compression, or has not.
     pub(super) fn new(limits: &Limits, deflate: bool) -> Self {
         let Limits { message_bytes, frame_bytes, .. } = *limits;
-        Self { message_bytes, frame_bytes, deflate, message_len: 0, fragments: 0 }
+        Self {
+            message_bytes,
+            frame_bytes,
+            deflate,
+            message_len: 0,
+            fragments: 0,
+            text: false,
+            utf8: Utf8::default(),
+            checked: 0,
+        }
     }
 
     /// Whether no message is begun.
@@ -109,18 +127,41 @@ impl Scanner {
             return Scan::Refuse(Close::TooBig);
         }
         let payload_len = payload_len as usize;
-        let before = if opcode == 0 { self.message_len } else { 0 };
-        let fragments = if opcode == 0 { self.fragments + 1 } else { 1 };
-        if !control && (before + payload_len > self.message_bytes || fragments > MAX_FRAGMENTS) {
+        let goes_on = opcode == CONTINUATION;
+        let before = if goes_on { self.message_len } else { 0 };
+        let fragments = if goes_on { self.fragments + 1 } else { 1 };
+        if !control && (before + payload_len > self.message_bytes || fragments > MAX_FRAGMENTS + before) {
             return Scan::Refuse(Close::TooBig);
         }
-        let frame_len = 2 + len_bytes + 4 + payload_len;
-        if input.len() < frame_len {
+        let header_len = 2 + len_bytes + 4;
+        let Some((mask, come)) = input.get(2 + len_bytes..).and_then(<[u8]>::split_first_chunk) else {
+            return Scan::Incomplete;
+        };
+        let payload = &come[..payload_len.min(come.len())];
+        let is_whole = payload.len() == payload_len;
+        // What is in a compressed message is not known yet.
+        let is_text = (opcode == TEXT && packed.is_none()) || (goes_on && self.text);
+        // A message that comes at once in one frame is left to the codec.
+        let comes_at_once = is_whole && fin && !goes_on && self.checked == 0;
+        if is_text && !comes_at_once {
+            if !goes_on && self.checked == 0 {
+                self.utf8 = Utf8::default();
+            }
+            let is_utf8 = self.utf8.goes_on(payload, *mask, self.checked);
+            if !is_utf8 || (is_whole && fin && !self.utf8.is_whole()) {
+                return Scan::Refuse(Close::NotUtf8);
+            }
+            self.checked = payload.len();
+        }
+        if !is_whole {
             return Scan::Incomplete;
         }
+        self.checked = 0;
         if !control {
+            self.text = is_text && !fin;
             (self.message_len, self.fragments) = if fin { (0, 0) } else { (before + payload_len, fragments) };
         }
+        let frame_len = header_len + payload_len;
         packed.map_or(Scan::Frame(frame_len), |packed| Scan::Packed(frame_len, packed))
     }
 }
@@ -143,14 +184,12 @@ impl Message {
     }
 }
 
-/// Joins fragments; the codec has checked their order already, the scanner their length.
+/// Joins fragments; the codec has checked their order already, the scanner their length and their text.
 #[derive(Debug, Default)]
 pub(super) struct Joiner {
     packed: Option<Packed>,
     text: bool,
     parts: BytesMut,
-    /// How many bytes of `parts` are known to be UTF-8.
-    checked: usize,
 }
 
 impl Joiner {
@@ -169,9 +208,6 @@ impl Joiner {
             Item::Last(part) => (part, true),
         };
         self.parts.extend_from_slice(&part);
-        if self.text {
-            self.check(last)?;
-        }
         if !last {
             return Ok(None);
         }
@@ -183,18 +219,8 @@ impl Joiner {
     }
 
     fn begin(&mut self, text: bool, packed: Option<Packed>, part: Bytes) -> Bytes {
-        *self = Self { text, packed, ..Self::default() };
+        *self = Self { text, packed, parts: BytesMut::new() };
         part
-    }
-
-    /// Checks what is new. A code point that the fragment's end cuts is checked with the next fragment.
-    fn check(&mut self, last: bool) -> Result<(), Close> {
-        match std::str::from_utf8(&self.parts[self.checked..]) {
-            Ok(_) => self.checked = self.parts.len(),
-            Err(error) if error.error_len().is_none() && !last => self.checked += error.valid_up_to(),
-            Err(_) => return Err(Close::NotUtf8),
-        }
-        Ok(())
     }
 }
 
@@ -348,21 +374,57 @@ mod tests {
             joiner.push(Item::Last(bytes(&text[4..])), None, MOST),
             Ok(Some(Message::Text(bytes(text))))
         );
-    }
-
-    #[test]
-    fn refuses_bad_utf8_in_any_fragment() {
-        let mut joiner = Joiner::default();
-        assert_eq!(joiner.push(Item::FirstText(bytes(b"\xff")), None, MOST), Err(Close::NotUtf8));
-        let mut joiner = Joiner::default();
-        joiner.push(Item::FirstText(bytes(b"a\xe2")), None, MOST).unwrap();
-        assert_eq!(joiner.push(Item::Last(bytes(b"")), None, MOST), Err(Close::NotUtf8));
-        let mut joiner = Joiner::default();
         joiner.push(Item::FirstBinary(bytes(b"\xff")), None, MOST).unwrap();
         assert_eq!(
             joiner.push(Item::Last(bytes(b"\xfe")), None, MOST),
             Ok(Some(Message::Binary(bytes(b"\xff\xfe"))))
         );
+    }
+
+    /// A masked frame with this payload.
+    fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+        let (mask, mut frame) = ([9, 80, 0, 201], frame(first, payload.len()));
+        let start = frame.len() - payload.len();
+        frame[start - 4..start].copy_from_slice(&mask);
+        for (at, byte) in payload.iter().enumerate() {
+            frame[start + at] = byte ^ mask[at % 4];
+        }
+        frame
+    }
+
+    #[test]
+    fn text_that_cannot_be_is_refused_before_its_frame_is_whole() {
+        let mut scanner = scanner();
+        let text = masked(0x81, b"aaaa\xf4\x90aaaa");
+        assert_eq!(scanner.scan(&text[..6]), Scan::Incomplete);
+        assert_eq!(scanner.scan(&text[..11]), Scan::Incomplete);
+        assert_eq!(scanner.scan(&text[..12]), Scan::Refuse(Close::NotUtf8));
+    }
+
+    #[test]
+    fn text_is_looked_at_over_fragments_with_control_frames_between() {
+        let scan = |frames: &[(u8, &[u8])]| {
+            let mut scanner = scanner();
+            frames.iter().fold(Scan::Incomplete, |_, (first, payload)| scanner.scan(&masked(*first, payload)))
+        };
+        let refused = Scan::Refuse(Close::NotUtf8);
+        assert_eq!(scan(&[(0x01, b"\xff")]), refused);
+        assert_eq!(scan(&[(0x01, b"a\xe2"), (0x80, b"")]), refused, "a code point that is never ended");
+        assert_eq!(scan(&[(0x01, b"\xe2"), (0x89, b"\xff"), (0x00, b"\x82"), (0x80, b"a")]), refused);
+        assert_eq!(
+            scan(&[(0x01, b"\xe2"), (0x89, b"\xff"), (0x00, b"\x82"), (0x80, b"\xac")]),
+            Scan::Frame(7)
+        );
+        assert_eq!(scan(&[(0x02, b"\xff"), (0x80, b"\xff")]), Scan::Frame(7), "binary may hold anything");
+        assert_eq!(scan(&[(0x01, b"a"), (0x80, b"b"), (0x02, b"\xff"), (0x80, b"\xff")]), Scan::Frame(7));
+        assert_eq!(scan(&[(0x81, b"\xff")]), Scan::Frame(7), "left to the codec");
+    }
+
+    #[test]
+    fn small_fragments_are_as_many_as_the_message_has_bytes() {
+        let mut scanner = scanner();
+        assert_eq!(scanner.scan(&frame(0x02, 1)), Scan::Frame(7));
+        assert!((0..10 * MAX_FRAGMENTS).all(|_| scanner.scan(&frame(0x00, 1)) == Scan::Frame(7)));
     }
 
     proptest! {
@@ -374,11 +436,13 @@ mod tests {
         }
 
         #[test]
-        fn text_cut_anywhere_is_accepted_like_the_whole(text: String, cut: prop::sample::Index) {
-            let at = cut.index(text.len() + 1);
-            let mut joiner = Joiner::default();
-            joiner.push(Item::FirstText(bytes(&text.as_bytes()[..at])), None, MOST).unwrap();
-            prop_assert_eq!(joiner.push(Item::Last(bytes(&text.as_bytes()[at..])), None, MOST), Ok(Some(Message::Text(bytes(text.as_bytes())))));
+        fn text_cut_anywhere_is_accepted_like_the_whole(text: String, cut: prop::sample::Index, come: prop::sample::Index) {
+            let (first, last) = text.as_bytes().split_at(cut.index(text.len() + 1));
+            let mut scanner = scanner();
+            for frame in [masked(0x01, first), masked(0x80, last)] {
+                prop_assert_eq!(scanner.scan(&frame[..come.index(frame.len())]), Scan::Incomplete);
+                prop_assert_eq!(scanner.scan(&frame), Scan::Frame(frame.len()));
+            }
         }
     }
 }

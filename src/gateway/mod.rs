@@ -43,6 +43,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod utf8;
 mod view;
 mod vitals;
 

@@ -78,15 +78,9 @@ impl SessionActor {
             }
             Ok(ws::Message::Pong(_) | ws::Message::Nop) => {}
             Ok(ws::Message::Close(reason)) => {
-                let (code, text) = match &reason {
-                    Some(reason) => (reason.code.into(), reason.description.as_deref().unwrap_or_default()),
-                    // No code (RFC 6455 section 7.1.5).
-                    None => (1005, ""),
-                };
-                if self.session.peer_closed(code, text) {
-                    // The code is sent back as it came (RFC 6455 section 5.5.1), the text is not.
-                    ctx.close(reason.map(|reason| reason.code.into()));
-                }
+                let text = reason.as_ref().and_then(|reason| reason.description.as_deref());
+                let code = reason.as_ref().map(|reason| reason.code.into());
+                self.session.peer_closed(code, text.unwrap_or_default());
             }
             Err(error) => self.session.close(self.session.take_fault().unwrap_or_else(|| close_for(&error))),
         }
@@ -193,12 +187,13 @@ impl<F: FnOnce(&Session)> Run<F> {
         Poll::Pending
     }
 
-    /// Passes on what the client said, one message after the other. True: there may be more to send, or to read.
+    /// Passes on what the client said, one message after the other. True: there may be more to send, or to read. When
+    /// everything is answered, a session that waits for that may close.
     fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
         let mut has_moved = false;
         loop {
             if let Some(frames) = self.unsent.take() {
-                if !self.session.is_open() {
+                if !self.session.takes_messages() {
                     // Nobody hears it any more.
                 } else if self.session.push_message(frames.clone()) {
                     has_moved = true;
@@ -210,7 +205,7 @@ impl<F: FnOnce(&Session)> Run<F> {
             if self.answer.is_none() {
                 let conversation = self.session.conversation.borrow();
                 let Some(next) = conversation.as_ref().and_then(|conversation| conversation.next()) else {
-                    return has_moved;
+                    return self.session.last_words() || has_moved;
                 };
                 self.answer = Some(next);
                 has_moved = true;
@@ -246,8 +241,8 @@ impl<F: FnOnce(&Session) + Unpin> Future for Run<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let was_full = self.session.is_full_of_heard();
         let input_ended = self.poll_talk(cx).is_ready();
+        let was_full = self.session.is_full_of_heard();
         self.poll_answers(cx);
         let mut over = self.poll_output(cx);
         // What is sent makes room for answers, and what is answered for messages.
@@ -257,7 +252,7 @@ impl<F: FnOnce(&Session) + Unpin> Future for Run<F> {
         if was_full && !self.session.is_full_of_heard() {
             cx.waker().wake_by_ref();
         }
-        if input_ended && over.is_pending() {
+        if input_ended && over.is_pending() && !self.session.is_answering() {
             self.session.input_ended();
             return Poll::Ready(());
         }
@@ -294,7 +289,8 @@ impl Stream for Input {
             return Poll::Ready(None);
         }
         self.session.turn.set(Turn::Begun);
-        if std::mem::take(&mut self.gave) {
+        // One that has said so much that it must wait is read from when there is room; the task sees to that.
+        if std::mem::take(&mut self.gave) || self.session.is_full_of_heard() {
             return Poll::Pending;
         }
         loop {

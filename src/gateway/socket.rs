@@ -7,6 +7,7 @@
 
 mod arrival;
 mod catch_up;
+mod closing;
 mod heard;
 mod own;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
 
 pub(super) use self::arrival::Arrival;
+use self::closing::{Last, SLOW_CLOSE_SECONDS};
 use super::clients::Guest;
 use super::close::Close;
 use super::directory::{PathEntry, Place};
@@ -41,10 +43,6 @@ use crate::tls::Io;
 pub(super) const MAX_CONTROL_BYTES: usize = 16 * 1024;
 /// The same, in frames: each costs more than its bytes.
 pub(super) const MAX_CONTROL_FRAMES: usize = 128;
-/// Seconds from our close frame to the reset of a connection whose client does not answer.
-const CLOSE_SECONDS: u32 = 2;
-/// The same for a client that is closed because it is slow: it has much to read before the close frame.
-const SLOW_CLOSE_SECONDS: u32 = 10;
 /// Unsent bytes that the kernel takes per connection before the socket counts as full.
 const NOTSENT_LOWAT: u32 = 128 * 1024;
 /// Bytes that one read takes from a socket.
@@ -59,6 +57,8 @@ enum Phase {
     Open,
     /// Open, to be closed when everything in the ring is sent.
     Draining(Close),
+    /// Closing, when what the client said before is answered; what it still sends is thrown away.
+    Answering(Last),
     /// Our close frame is queued or sent; waiting for the client's.
     CloseSent,
     /// As `CloseSent`, after a violation: what the client sends is thrown away.
@@ -190,16 +190,6 @@ impl Session {
         self.phase.get() == Phase::Ended
     }
 
-    /// Whether messages go to the client.
-    pub(super) fn is_open(&self) -> bool {
-        matches!(self.phase.get(), Phase::Open | Phase::Draining(_))
-    }
-
-    /// Whether input is thrown away.
-    pub(super) fn is_discarding(&self) -> bool {
-        self.phase.get() == Phase::Discarding
-    }
-
     // --- What the shard calls -----------------------------------------------------------------------
 
     /// New messages are in the ring: writes them if nothing stands before them. A cursor below `floor` is too slow
@@ -244,7 +234,14 @@ impl Session {
         };
         self.close_if_expired();
         match (vitals.check(now), self.phase.get()) {
-            _ if now >= self.deadline.get() => self.end(self.ended_as.get(), true),
+            // One that waits for answers has waited long enough.
+            _ if now >= self.deadline.get() => {
+                if self.last_words() {
+                    self.wake();
+                } else {
+                    self.end(self.ended_as.get(), true);
+                }
+            }
             (Finding::Dead, _) => self.end("dead", true),
             (Finding::Old, Phase::Open) => self.drain(Close::Lifetime, SLOW_CLOSE_SECONDS),
             (Finding::Idle, Phase::Open) => self.close(Close::Idle),
@@ -257,51 +254,19 @@ impl Session {
         }
     }
 
-    /// Closes when everything that is in the ring by now has been sent, at the latest after `seconds`. One that
-    /// reads from the journal is closed after the message that it is in: what follows is kept there.
-    pub(super) fn drain(&self, close: Close, seconds: u32) {
-        if self.phase.get() == Phase::Open {
-            self.ended_as.set(close.name());
-            self.phase.set(Phase::Draining(close));
-            self.deadline.set(self.feed.clock.get() + seconds);
-            self.shrink();
-            self.wake();
-        }
-    }
-
-    // --- What the session's actor calls -------------------------------------------------------------
-
-    /// Queues a close frame. Frames of the ring that are not begun are not sent any more.
-    pub(super) fn close(&self, close: Close) {
-        if !matches!(self.phase.get(), Phase::Open | Phase::Draining(_)) {
-            return;
-        }
-        self.ended_as.set(close.name());
-        self.phase.set(if close.is_violation() { Phase::Discarding } else { Phase::CloseSent });
-        let seconds =
-            if matches!(close, Close::TooSlow | Close::Gone) { SLOW_CLOSE_SECONDS } else { CLOSE_SECONDS };
-        // The deadline is set once: a peer cannot move it by sending more.
-        self.deadline.set(self.feed.clock.get() + seconds + 1);
-        self.shrink();
-        self.push_control(frame::close(close));
-        self.wake();
-    }
-
     // --- What the session's task calls --------------------------------------------------------------
 
-    /// Queues what the actor wants to send: pongs and the answer to a close frame.
+    /// Queues what goes out between messages: pongs, pings, the close frame.
     pub(super) fn push_control(&self, frame: Bytes) {
         let len = self.control_len.get() + frame.len();
-        if len > MAX_CONTROL_BYTES + own::MAX_OWN_BYTES || self.control.borrow().len() >= MAX_CONTROL_FRAMES {
+        let mut control = self.control.borrow_mut();
+        // A message for this client alone may be longer than all that may wait: then it stands first.
+        let own = control.front().map_or(0, Bytes::len).max(own::MAX_OWN_BYTES);
+        if len > MAX_CONTROL_BYTES + own || control.len() >= MAX_CONTROL_FRAMES {
             return self.end("control_flood", true);
         }
         self.control_len.set(len);
-        self.control.borrow_mut().push_back(frame);
-    }
-
-    /// The input has ended.
-    pub(super) fn input_ended(&self) {
-        self.end(self.ended_as.get(), false);
+        control.push_back(frame);
     }
 
     /// Writes what can be written and arranges to be woken for the rest. Ready when the session is over.
@@ -403,17 +368,14 @@ impl Session {
                 let all_sent = self.replay.borrow().is_some() || cursor == ring.head();
                 match self.phase.get() {
                     Phase::Draining(close) if all_sent => {
-                        self.phase.set(Phase::CloseSent);
-                        let answer_by = self.feed.clock.get() + CLOSE_SECONDS + 1;
-                        self.deadline.set(self.deadline.get().min(answer_by));
-                        self.push_control(frame::close(close));
+                        self.drained(close);
                         continue;
                     }
                     Phase::Open | Phase::Draining(_) if !all_sent => {
                         self.write_frames(&ring, cursor, MAX_SLICES)
                     }
                     // Closing: the frame that is begun is finished, no new one begins.
-                    Phase::CloseSent | Phase::Discarding | Phase::PeerClosed
+                    Phase::Answering(_) | Phase::CloseSent | Phase::Discarding | Phase::PeerClosed
                         if !all_sent && !ring.is_boundary(cursor) =>
                     {
                         self.write_frames(&ring, cursor, 1)

@@ -2,8 +2,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![expect(unreachable_pub, reason = "one crate, nothing is published")]
 
+mod backend;
 mod batching;
 mod common;
+mod conformance;
 mod connections;
 mod container_registry;
 mod docker_registry;

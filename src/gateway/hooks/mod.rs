@@ -35,6 +35,9 @@ pub(super) const PLACES: usize = 256;
 const SILENCE: Duration = Duration::from_secs(10);
 /// What a fixed answer is when it does not say so.
 const PLAIN: &str = "text/plain; charset=utf-8";
+/// An answer without a body sends nothing to the client, unless it has this header with the value `true`: then it is an
+/// empty message.
+const SEND_EMPTY: &str = "x-triggercast-send-empty";
 
 /// What the calls of one gateway share.
 #[derive(Debug)]
@@ -88,6 +91,8 @@ struct Reply {
     status: u16,
     content_type: Option<String>,
     protocol: Option<String>,
+    /// A body without a byte goes back as well.
+    sends_empty: bool,
     body: Bytes,
 }
 
@@ -183,7 +188,7 @@ impl Visit {
         };
         let _place = self.place(integration).await;
         let reply = self.ask(integration, &Event::Message(id), Some(content_type), data).await.ok()?;
-        let goes_back = reply.is_success() && !reply.body.is_empty();
+        let goes_back = reply.is_success() && (reply.sends_empty || !reply.body.is_empty());
         goes_back.then(|| {
             let is_text = reply.is_text();
             (reply.body, is_text)
@@ -224,6 +229,7 @@ impl Visit {
                     status: dummy.status,
                     content_type: Some(header("content-type").unwrap_or_else(|| PLAIN.to_owned())),
                     protocol: header("sec-websocket-protocol"),
+                    sends_empty: header(SEND_EMPTY).is_some_and(|value| value == "true"),
                     body: body.into(),
                 })
             }
@@ -270,6 +276,7 @@ impl Visit {
             status: answer.status.as_u16(),
             content_type: header("content-type"),
             protocol: header("sec-websocket-protocol"),
+            sends_empty: header(SEND_EMPTY).is_some_and(|value| value == "true"),
             body: answer.body,
         })
     }

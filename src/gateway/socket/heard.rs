@@ -1,6 +1,6 @@
 //! What a client may send, and what becomes of it.
 
-use super::{CLOSE_SECONDS, Phase, Session};
+use super::Session;
 use crate::gateway::close::Close;
 
 impl Session {
@@ -17,21 +17,6 @@ impl Session {
     /// Whether so much of what it said waits that nothing more is read for now.
     pub(in crate::gateway) fn is_full_of_heard(&self) -> bool {
         self.conversation.borrow().as_ref().is_some_and(|conversation| conversation.is_full())
-    }
-
-    /// The client's close frame came, with this code and reason. True when it has to be answered.
-    pub(in crate::gateway) fn peer_closed(&self, code: u16, reason: &str) -> bool {
-        let phase = self.phase.replace(Phase::PeerClosed);
-        if matches!(phase, Phase::Open | Phase::Draining(_)) {
-            self.ended_as.set("client");
-            if let Some(conversation) = &*self.conversation.borrow() {
-                conversation.goodbye(code, reason);
-            }
-            self.deadline.set(self.feed.clock.get() + CLOSE_SECONDS + 1);
-            self.shrink();
-            return true;
-        }
-        false
     }
 
     /// A message or a ping came: the connection is in use.

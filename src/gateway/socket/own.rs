@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::{MAX_CONTROL_FRAMES, Phase, Session};
+use super::{MAX_CONTROL_FRAMES, Session};
 use crate::gateway::close::Close;
 
 /// Bytes of messages for this client alone that may wait; for more there is no room.
@@ -19,7 +19,7 @@ impl Session {
         let waiting = self.control.borrow().len();
         // One message may always wait, however long the path allows it to be.
         let is_full = waiting > 0 && (len > MAX_OWN_BYTES || waiting >= MAX_CONTROL_FRAMES / 2);
-        if is_full || !matches!(self.phase.get(), Phase::Open | Phase::Draining(_)) {
+        if is_full || !self.takes_messages() {
             return false;
         }
         self.control_len.set(len);
