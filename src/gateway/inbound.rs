@@ -226,6 +226,8 @@ impl Joiner {
 
 #[cfg(test)]
 mod tests {
+    use actix_codec::Decoder as _;
+    use actix_http::ws::{Codec, Frame};
     use proptest::prelude::*;
 
     use super::*;
@@ -443,6 +445,92 @@ mod tests {
                 prop_assert_eq!(scanner.scan(&frame[..come.index(frame.len())]), Scan::Incomplete);
                 prop_assert_eq!(scanner.scan(&frame), Scan::Frame(frame.len()));
             }
+        }
+    }
+
+    /// What a session makes of input that comes in these pieces: messages, control frames, and how it ends.
+    fn converse(limits: &Limits, pieces: &[&[u8]]) -> (Vec<String>, Option<Close>) {
+        let mut scanner = Scanner::new(limits, true);
+        let mut hidden = None;
+        let (mut joiner, mut input, mut said) = (Joiner::default(), BytesMut::new(), Vec::new());
+        let mut codec = Codec::new().max_size(limits.frame_bytes);
+        for piece in pieces {
+            input.extend_from_slice(piece);
+            loop {
+                let len = match scanner.scan(&input) {
+                    Scan::Frame(len) => len,
+                    Scan::Packed(len, packed) => {
+                        input[0] = Packed::hide(input[0]);
+                        hidden = Some(packed);
+                        len
+                    }
+                    Scan::Incomplete => break,
+                    Scan::Refuse(close) => return (said, Some(close)),
+                };
+                let mut frame = input.split_to(len);
+                let message = match codec.decode(&mut frame) {
+                    Ok(Some(Frame::Text(text))) if std::str::from_utf8(&text).is_err() => {
+                        return (said, Some(Close::NotUtf8));
+                    }
+                    Ok(Some(Frame::Binary(data))) if hidden.is_some() => {
+                        let packed = hidden.take().unwrap();
+                        match packed.unpack(&data, limits.message_bytes) {
+                            Ok(message) => format!("{message:?}"),
+                            Err(close) => return (said, Some(close)),
+                        }
+                    }
+                    Ok(Some(Frame::Text(data) | Frame::Binary(data))) => {
+                        assert!(data.len() <= limits.frame_bytes);
+                        format!("{data:?}")
+                    }
+                    Ok(Some(Frame::Continuation(item))) => {
+                        match joiner.push(item, hidden.take(), limits.message_bytes) {
+                            Ok(Some(message)) => {
+                                assert!(message.len() <= limits.message_bytes);
+                                format!("{message:?}")
+                            }
+                            Ok(None) => continue,
+                            Err(close) => return (said, Some(close)),
+                        }
+                    }
+                    Ok(Some(control)) => format!("{control:?}"),
+                    Ok(None) => panic!("a whole frame is not one for the codec"),
+                    Err(_) => return (said, Some(Close::Protocol)),
+                };
+                assert!(frame.is_empty(), "the codec ends where the scanner does");
+                said.push(message);
+            }
+        }
+        (said, None)
+    }
+
+    fn frames(frames: &[(u8, &[u8])]) -> Vec<u8> {
+        let one = |(first, data): &(u8, &[u8])| {
+            let mut out = frame(*first, data.len());
+            let at = out.len() - data.len();
+            out[at..].copy_from_slice(data);
+            out
+        };
+        frames.iter().flat_map(one).collect()
+    }
+
+    proptest! {
+        #![proptest_config(crate::fuzzing::cases(4000))]
+
+        /// Whatever a client sends, and however it is cut: the same comes of it, and never more than the limits allow.
+        #[test]
+        fn fuzz_what_a_client_sends(
+            data in crate::fuzzing::mutated(vec![
+                frames(&[(0x81, "grüße".as_bytes()), (0x89, b"ping"), (0x82, b"\xff\0"), (0x88, b"\x03\xe8bye")]),
+                frames(&[(0x01, b"\xe2"), (0x8a, b""), (0x00, b"\x82"), (0x80, b"\xac")]),
+                frames(&[(0x02, &[7; 130]), (0x00, &[]), (0x80, &[8; 130]), (0x82, &[9; 200])]),
+            ]),
+            cut: prop::sample::Index,
+        ) {
+            let limits = Limits { message_bytes: 256, frame_bytes: 200, ..Limits::default() };
+            let whole = converse(&limits, &[&data]);
+            let (first, second) = data.split_at(cut.index(data.len() + 1));
+            prop_assert_eq!(whole, converse(&limits, &[first, second]));
         }
     }
 }

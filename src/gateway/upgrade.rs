@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use actix_codec::Framed;
 use actix_http::body::BoxBody;
-use actix_http::{Method, Request, RequestHead, Response, StatusCode, h1, header, ws};
+use actix_http::{Method, Request, RequestHead, Response, StatusCode, Version, h1, header, ws};
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 
@@ -62,7 +62,7 @@ pub(super) async fn upgrade(
 ) {
     let parts = framed.into_parts();
     let io = parts.io;
-    let lawful = ws::verify_handshake(request.head()).map_err(Refusal::Handshake);
+    let lawful = verify(request.head()).map_err(Refusal::Handshake);
     match admit(&directory, &shard, &request, Format::WebSocket, lawful).await {
         Ok(Admission { entered, route, guest, visit, protocol, deflate, start }) => {
             let (start, status) = start.unzip();
@@ -99,6 +99,15 @@ pub(super) async fn refuse(mut io: Io, before: &[u8], refusal: &Refusal) {
         io.shutdown().await
     })
     .await;
+}
+
+/// Whether a request is a handshake. In HTTP/1.0 there is no upgrade: one that a proxy has passed on is not for us
+/// (RFC 9110 section 7.8).
+fn verify(head: &RequestHead) -> Result<(), ws::HandshakeError> {
+    if head.version < Version::HTTP_11 {
+        return Err(ws::HandshakeError::NoWebsocketUpgrade);
+    }
+    ws::verify_handshake(head)
 }
 
 /// Answers a request that asks for no upgrade: server-sent events for those who accept them, else words.

@@ -1,7 +1,6 @@
 //! The gRPC front: every call of the API, by its path, as bytes.
 
 use std::convert::Infallible;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,31 +8,35 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Ready, ready};
-use futures_util::stream::{self, Once, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::stream::{self, Once};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::server::ServerStreamingService;
 use tonic::transport::Server;
-use tonic::transport::server::{Connected, TcpConnectInfo};
 use tonic::{Request, Response, Status};
 
-use crate::api::{Api, Fault, Incoming};
+use super::incoming;
+use crate::api::{Api, Fault, Incoming, is_open};
 use crate::proto::raw::RawCodec;
-use crate::tls::{Acceptor, Io};
+use crate::tls::Acceptor;
 
-/// Largest request, in bytes: an OpenAPI document and a little more.
+/// Largest request, in bytes: an OpenAPI document and a little more; of those who need not say who they are, less.
 const MAX_REQUEST: usize = 4 * 1024 * 1024;
-/// Calls of one connection that may run at the same time.
+const MAX_OPEN_REQUEST: usize = 64 * 1024;
+/// Connections at the same time; stops strangers from taking all file descriptors.
+const MAX_CONNECTIONS: usize = 1024;
+/// Calls of one connection that may run at the same time, and streams that it may have open for them.
 const CONCURRENCY: usize = 64;
+/// Bytes of a request's headers.
+const MAX_HEADERS: u32 = 16 * 1024;
+/// Streams that a client may give up again before they were looked at; above it the connection is ended.
+const MAX_RESETS: usize = 20;
+/// Streams that we had to reset, for faults of the client; above it the connection is ended.
+const MAX_FAULTS: usize = 128;
+/// Time from the headers of a call to its answer, its body included.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often a silent connection is asked whether it lives, and how long it has to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
-
-/// Connections after their handshake that may wait for the server; the others wait in their tasks.
-const WAITING: usize = 16;
-/// Pause after an accept that failed, as when file descriptors run out.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop` is ready, and then until the calls that run have ended.
 pub async fn serve(
@@ -44,73 +47,20 @@ pub async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     let mut server = Server::builder()
         .concurrency_limit_per_connection(CONCURRENCY)
+        .max_concurrent_streams(CONCURRENCY as u32)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
+        .http2_max_local_error_reset_streams(Some(MAX_FAULTS))
+        .timeout(CALL_TIMEOUT)
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1));
     let routes = tonic::service::Routes::from(axum::Router::new().fallback_service(Front { api }));
-    server.add_routes(routes).serve_with_incoming_shutdown(incoming(listener, tls), stop).await
+    let connections = incoming::accept(listener, tls, MAX_CONNECTIONS);
+    server.add_routes(routes).serve_with_incoming_shutdown(connections, stop).await
 }
 
-/// The connections that come, after their handshakes, which are done beside each other. They end with the stream.
-fn incoming(listener: TcpListener, tls: Option<Acceptor>) -> impl Stream<Item = io::Result<Connection>> {
-    let (sender, receiver) = mpsc::channel(WAITING);
-    tokio::spawn(async move {
-        loop {
-            let accepted = tokio::select! {
-                () = sender.closed() => return,
-                accepted = listener.accept() => accepted,
-            };
-            let Ok((tcp, _)) = accepted.inspect_err(|error| tracing::debug!(%error, "failed to accept"))
-            else {
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            };
-            let (sender, tls) = (sender.clone(), tls.clone());
-            tokio::spawn(async move {
-                let _ = tcp.set_nodelay(true);
-                if let Ok(io) = Acceptor::accept_by(tls.as_ref(), tcp).await {
-                    // An error: the server has ended meanwhile.
-                    let _ = sender.send(Ok(Connection(io))).await;
-                }
-            });
-        }
-    });
-    stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) })
-}
-
-/// A socket as the library wants it.
-struct Connection(Io);
-
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.0.tcp().connect_info()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
+/// An empty message, as it is framed: not compressed, no bytes.
+const NOTHING: [u8; 5] = [0; 5];
 
 /// Takes every request.
 #[derive(Clone)]
@@ -129,9 +79,14 @@ impl tower_service::Service<http::Request<axum::body::Body>> for Front {
 
     fn call(&mut self, request: http::Request<axum::body::Body>) -> Self::Future {
         let name = request.uri().path().trim_start_matches('/').to_owned();
+        let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+        // Nothing is read of those who are not known: the call finds the same fault, with nothing in place of the body.
+        let is_known = self.api.knows(&name, authorization).is_ok();
+        let request = if is_known { request } else { request.map(|_| axum::body::Body::from(&NOTHING[..])) };
+        let most = if is_open(&name) == Some(true) { MAX_OPEN_REQUEST } else { MAX_REQUEST };
         let unary = Unary { api: Arc::clone(&self.api), name };
         Box::pin(async move {
-            let mut grpc = tonic::server::Grpc::new(RawCodec).max_decoding_message_size(MAX_REQUEST);
+            let mut grpc = tonic::server::Grpc::new(RawCodec).max_decoding_message_size(most);
             Ok(grpc.server_streaming(unary, request).await)
         })
     }

@@ -3,6 +3,7 @@
 
 mod description;
 pub mod grpc;
+mod incoming;
 mod rest;
 
 use std::io;

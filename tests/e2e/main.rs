@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![expect(unreachable_pub, reason = "one crate, nothing is published")]
 
+mod attacks;
 mod backend;
 mod batching;
 mod common;

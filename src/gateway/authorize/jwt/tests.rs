@@ -300,3 +300,38 @@ proptest! {
         prop_assert!(judge(&token, &rules()).is_err());
     }
 }
+
+proptest! {
+    #![proptest_config(crate::fuzzing::cases(2000))]
+
+    /// Whatever is done to a good token: it is no good any more, or nothing was done.
+    #[test]
+    fn fuzz_tokens(token in crate::fuzzing::mutated(vec![
+        P256.token("ES256", "p256", &good()).into_bytes(),
+        P256.token("ES256", "p256", &json!({ "exp": 1, "aud": ["a"], "scope": "s" })).into_bytes(),
+    ])) {
+        let token = String::from_utf8_lossy(&token);
+        if judge(&token, &rules()).is_ok() {
+            // The signature is over every byte but its own, and that may be another that is as right.
+            let signed = token.rsplit_once('.').unwrap().0;
+            let header = object(signed.split_once('.').unwrap().0).unwrap();
+            prop_assert_eq!(header.get("alg"), Some(&json!("ES256")));
+            let claims: Value = object(signed.split_once('.').unwrap().1).unwrap().into();
+            prop_assert_eq!(claims, good());
+        }
+    }
+
+    /// Sets of keys are read or refused, whatever stands in them.
+    #[test]
+    fn fuzz_key_sets(set in crate::fuzzing::mutated(vec![
+        json!({ "keys": [P256.jwk("p256"), P384.jwk("p384"), RSA.jwk("rsa")] }).to_string().into_bytes(),
+        br#"{"keys":[{"kty":"RSA","kid":"a","n":"AQAB","e":"AQAB","use":"sig","key_ops":["verify"],"alg":"RS256"}]}"#.to_vec(),
+    ])) {
+        if let Ok(keys) = KeySet::parse(&set) {
+            for id in ["p256", "p384", "rsa", "a"] {
+                prop_assert!(!keys.has_signed(id, Algorithm::Rs256, b"message", b"signature"));
+                prop_assert!(!keys.has_signed(id, Algorithm::Es256, b"message", &[1; 64]));
+            }
+        }
+    }
+}
