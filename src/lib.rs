@@ -12,6 +12,8 @@ pub mod config;
 pub mod container_registry;
 pub mod database;
 pub mod engine;
+#[cfg(test)]
+mod fuzzing;
 pub mod gateway;
 pub mod identity;
 pub mod journal;
@@ -24,3 +26,4 @@ pub mod server;
 pub mod source;
 pub mod store;
 pub mod telemetry;
+pub mod tls;

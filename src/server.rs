@@ -5,6 +5,7 @@
 
 mod follow;
 mod plant;
+mod secure;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -14,17 +15,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use self::plant::Running;
+use self::secure::secure;
 use crate::api::{Api, ApiSettings, Plant, of_file, wanted};
 use crate::config::{ManagementSettings, Settings, Tls};
 use crate::container_registry::webhook::Webhooks;
 use crate::container_registry::{self, Registries};
 use crate::engine::chain::Ground;
 use crate::engine::{StopAll, SupervisorActor};
-use crate::gateway::{Connections, Directory, Listener};
+use crate::gateway::{Connections, Directory, Door, Listener, Outbound, Port, PublicLimits};
 use crate::journal::disk::Disk;
 use crate::journal::{self, Journals};
 use crate::jq;
-use crate::management::{self, grpc, tls};
+use crate::management::{self, grpc};
 use crate::model::id::Id;
 use crate::model::trigger::Action;
 use crate::mqtt;
@@ -67,9 +69,14 @@ pub enum ServeError {
     /// What calls have made cannot be read, or keys cannot be made.
     #[error("failed to open what calls have made, in data_dir: {0}")]
     Store(String),
-    /// The gRPC port has no certificate, or one that is none.
-    #[error("failed to secure the gRPC port: {0}")]
-    Tls(String),
+    /// A port has no certificate, or one that cannot be used.
+    #[error("failed to load the certificate of {key}: {error}")]
+    Tls {
+        /// The key of the configuration.
+        key: &'static str,
+        /// What is wrong.
+        error: String,
+    },
     /// A program of the configuration file does not compile.
     #[error("the trigger '{trigger}', action[{action}].{field}.jq: {error}")]
     Program {
@@ -128,6 +135,9 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         settings.mqtt.as_ref().map(|mqtt| bind("mqtt", "mqtt.listen", mqtt.listen)).transpose()?;
     let gateway_address = gateway_socket.local_addr()?;
     let grpc_address = grpc_socket.local_addr()?;
+    let mqtt_tls_socket = settings.mqtt.as_ref().and_then(|mqtt| mqtt.tls.as_ref());
+    let mqtt_tls_socket =
+        mqtt_tls_socket.map(|(listen, _)| bind("mqtts", "mqtt.tls_listen", *listen)).transpose()?;
 
     let lost = |error: &dyn std::fmt::Display| ServeError::Store(error.to_string());
     let of_file = of_file::records(&settings).map_err(|error| lost(&error))?;
@@ -140,30 +150,44 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     let paths = journal::paths(&resources.gateways);
     let disk = Disk::open(&settings.data_dir, &paths);
     let disk = Some(Arc::new(disk.map_err(|error| ServeError::Journal(error.to_string()))?));
+    let names = names(&settings.management, grpc_address);
+    let secured = secure(&settings, &names)?;
+    runtime.spawn(secured.watcher.watch());
     let journals = Arc::new(Journals::new(&paths, disk.clone()));
     if let Some(disk) = &disk {
         readiness.watch_journal(disk.health());
     }
-    let max_connections = settings.gateway.max_connections;
-    let directory = Arc::new(Directory::new(&resources.gateways, max_connections, &journals));
+    let public = PublicLimits {
+        connections: settings.gateway.max_connections,
+        handshakes_per_second: settings.gateway.handshakes_per_second,
+        handshake_timeout: settings.gateway.handshake_timeout,
+        trusted_proxies: settings.gateway.trusted_proxies.clone(),
+    };
+    let outbound = Outbound::new(&settings.gateway.allowed_local_targets, runtime.clone());
+    let directory = Arc::new(Directory::new(&resources.gateways, public, &journals, outbound));
     let workers = settings.gateway.workers.unwrap_or(cores);
-    let listener = Listener::start(gateway_socket, workers, Arc::clone(&directory))?;
     let registries = Registries::start(&settings.data_dir, resources, &runtime).await?.map(Arc::new);
     let webhooks = Webhooks::new(registries.clone());
     let mqtt = match (mqtt_socket, &settings.mqtt) {
         (Some(socket), Some(mqtt)) => {
             let limits = mqtt::Limits { max_connections: mqtt.max_connections, ..mqtt::Limits::default() };
-            Some(Arc::new(mqtt::Server::prepare(socket, resources, limits)?))
+            let server = mqtt::Server::prepare(socket, resources, limits)?;
+            if let (Some(socket), Some(acceptor)) = (mqtt_tls_socket, secured.mqtt) {
+                server.also_listen(socket, acceptor)?;
+            }
+            Some(Arc::new(server))
         }
         _ => None,
     };
+    let port = Port { tls: secured.gateway, mqtt: door(mqtt.as_ref(), &settings) };
+    let listener = Listener::start_as(port, gateway_socket, workers, Arc::clone(&directory))?;
 
     let running = Arc::new(Running {
         runtime: runtime.clone(),
         mqtt: mqtt.clone(),
         registries: registries.clone(),
         readiness: Arc::clone(&readiness),
-        connections: Connections::new(&directory, listener.workers()),
+        connections: Connections::new(Arc::clone(&directory), listener.workers()),
         jq: jq::Pool::new(
             std::env::current_exe()?,
             vec![jq::worker::COMMAND.into()],
@@ -175,7 +199,6 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         wanted: Mutex::new(Arc::clone(&wanted)),
     });
     check_programs(&running.jq, &settings).await?;
-    let names = names(&settings.management, grpc_address);
     let api_settings = ApiSettings {
         address: names.address.clone(),
         audiences: names.audiences.clone(),
@@ -185,15 +208,19 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     let plant: Arc<dyn Plant> = Arc::clone(&running) as _;
     let api = Api::new(Arc::clone(&store), &settings.data_dir, api_settings, plant);
     let api = Arc::new(api.map_err(|error| lost(&error))?);
-    let identity = identity(&settings, &names).map_err(|error| ServeError::Tls(error.to_string()))?;
-    let (management, management_task) =
-        management::start(management_socket, Arc::clone(&readiness), webhooks, Arc::clone(&api))?;
+    let (management, management_task) = management::start(
+        management_socket,
+        secured.rest,
+        Arc::clone(&readiness),
+        webhooks,
+        Arc::clone(&api),
+    )?;
     let (stop_grpc, grpc_stops) = tokio::sync::oneshot::channel::<()>();
     let grpc_socket = {
         let _inside = runtime.enter();
         tokio::net::TcpListener::from_std(grpc_socket)?
     };
-    let mut grpc_task = runtime.spawn(grpc::serve(api, grpc_socket, identity, async move {
+    let mut grpc_task = runtime.spawn(grpc::serve(api, grpc_socket, secured.grpc, async move {
         let _ = grpc_stops.await;
     }));
 
@@ -281,6 +308,22 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     fault.map_or(Ok(()), |service| Err(ServeError::Ended { service }))
 }
 
+/// Where MQTT clients come in on the public port.
+fn door(mqtt: Option<&Arc<mqtt::Server>>, settings: &Settings) -> Option<Door> {
+    let (mqtt, settings) = (mqtt?, settings.mqtt.as_ref()?);
+    // The server's end is the end of its clients: the public port does not keep it.
+    let (asked, taking) = (Arc::downgrade(mqtt), Arc::downgrade(mqtt));
+    settings.websocket.then(|| Door {
+        allowed_origins: settings.websocket_origins.clone().into(),
+        is_open: Arc::new(move || asked.upgrade().is_some_and(|mqtt| mqtt.is_open())),
+        adopt: Arc::new(move |socket, answer, early| {
+            if let Some(mqtt) = taking.upgrade() {
+                mqtt.adopt(socket, answer, early);
+            }
+        }),
+    })
+}
+
 /// Compiles the programs of the configuration file's triggers.
 async fn check_programs(jq: &jq::Pool, settings: &Settings) -> Result<(), ServeError> {
     for trigger in &settings.resources.triggers {
@@ -336,15 +379,6 @@ fn names(management: &ManagementSettings, listens: SocketAddr) -> Names {
     Names { address: format!("{host}:{port}"), hosts, addresses, audiences }
 }
 
-/// The certificate of the gRPC port, unless it is to be without.
-fn identity(settings: &Settings, names: &Names) -> std::io::Result<Option<tls::Identity>> {
-    match &settings.management.tls {
-        Tls::Off => Ok(None),
-        Tls::Own => tls::own(&settings.data_dir.join("tls"), &names.hosts, &names.addresses).map(Some),
-        Tls::Given { certificate_file, key_file } => tls::read(certificate_file, key_file).map(Some),
-    }
-}
-
 fn bind(service: &'static str, key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
     let listen = |address: SocketAddr| {
         let kind = socket2::Type::STREAM;
@@ -373,8 +407,14 @@ fn show_the_way(settings: &Settings, gateway: SocketAddr) {
     let program = words.next().unwrap_or_else(|| "triggercast".to_owned());
     let config = words.skip_while(|word| word != "--config").nth(1);
     let config = config.map(|file| format!(" --config {file}")).unwrap_or_default();
+    // Under TLS the listener finds in the configuration whom to trust.
+    let (scheme, trust) = match settings.gateway.tls {
+        Tls::Off => ("ws", ""),
+        _ => ("wss", config.as_str()),
+    };
     tracing::info!(
-        "see it work, in two more terminals:  {program} listen ws://{host}{target}   and   {program} simulate{config}"
+        "see it work, in two more terminals:  {program} listen{trust} {scheme}://{host}{target}   and   \
+         {program} simulate{config}"
     );
 }
 

@@ -22,6 +22,16 @@ pub struct Reason {
     pub reason: &'static str,
 }
 
+/// What an integration was told of, and what came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CallLabels {
+    /// `CONNECT`, `MESSAGE` or `DISCONNECT`.
+    pub event: &'static str,
+    /// `answered`, `refused` (a status other than 2xx), `unfit` (the client's values could not be sent), `timed_out`
+    /// or `failed`.
+    pub result: &'static str,
+}
+
 /// One label that names an actor type.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ActorLabel {
@@ -57,6 +67,8 @@ pub struct Metrics {
     pub websocket_closed: Family<Reason, Counter>,
     /// WebSocket handshakes refused, by reason.
     pub websocket_refused: Family<Reason, Counter>,
+    /// What authorizers were asked, by what came of it.
+    pub authorizers: Family<Reason, Counter>,
     /// Commits of the journal.
     pub journal_commits: Counter,
     /// How long they took, in seconds.
@@ -86,6 +98,12 @@ pub struct Metrics {
     pub registry_reconciliation_seconds: Histogram,
     /// Events that the programs of a trigger do not let through, by reason.
     pub jq_dropped: Family<Reason, Counter>,
+    /// Calls of integrations, by what they told of and what came of it.
+    pub integration_calls: Family<CallLabels, Counter>,
+    /// TLS handshakes, by how they ended: `done`, `failed`, `timeout`, or `full` (too many at a time).
+    pub tls_handshakes: Family<Reason, Counter>,
+    /// Certificates that came while the server ran: `loaded` or `failed`.
+    pub tls_reloads: Family<Reason, Counter>,
     /// Panics that were contained, by actor.
     pub actor_panics: Family<ActorLabel, Counter>,
     /// Actors that were started again after their end, by actor.
@@ -108,6 +126,7 @@ impl Metrics {
             event_streams: Gauge::default(),
             websocket_closed: Family::default(),
             websocket_refused: Family::default(),
+            authorizers: Family::default(),
             journal_commits: Counter::default(),
             journal_commit_seconds: Histogram::new(exponential_buckets(0.000_25, 2.0, 14)),
             journal_events: Counter::default(),
@@ -122,6 +141,9 @@ impl Metrics {
             registry_reconciliations: Family::default(),
             registry_reconciliation_seconds: Histogram::new(exponential_buckets(0.01, 4.0, 10)),
             jq_dropped: Family::default(),
+            integration_calls: Family::default(),
+            tls_handshakes: Family::default(),
+            tls_reloads: Family::default(),
             actor_panics: Family::default(),
             actor_restarts: Family::default(),
         };
@@ -143,6 +165,7 @@ impl Metrics {
         r.register("event_streams", "Responses of server-sent events open", m.event_streams.clone());
         r.register("websocket_closed", "WebSocket connections ended", m.websocket_closed.clone());
         r.register("websocket_refused", "WebSocket handshakes refused", m.websocket_refused.clone());
+        r.register("authorizers", "What authorizers were asked", m.authorizers.clone());
         r.register("journal_commits", "Commits of the journal", m.journal_commits.clone());
         let seconds = m.journal_commit_seconds.clone();
         r.register_with_unit("journal_commit", "Time of a commit", Unit::Seconds, seconds);
@@ -174,6 +197,10 @@ impl Metrics {
         );
         let seconds = m.registry_reconciliation_seconds.clone();
         r.register_with_unit("registry_reconciliation", "Time of one", Unit::Seconds, seconds);
+        let calls = m.integration_calls.clone();
+        r.register("integration_calls", "Calls of integrations, by event and result", calls);
+        r.register("tls_handshakes", "TLS handshakes, by how they ended", m.tls_handshakes.clone());
+        r.register("tls_reloads", "New certificates, by what became of them", m.tls_reloads.clone());
         r.register("actor_panics", "Panics contained", m.actor_panics.clone());
         r.register("actor_restarts", "Actors started again", m.actor_restarts.clone());
         m
@@ -185,6 +212,11 @@ impl Metrics {
         // Writing to a String does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut out, &self.registry);
         out
+    }
+
+    /// Counts a call of an integration.
+    pub fn count_call(&self, event: &'static str, result: &'static str) {
+        self.integration_calls.get_or_create(&CallLabels { event, result }).inc();
     }
 
     /// Counts one panic that was contained, in an actor or a task.

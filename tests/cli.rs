@@ -143,7 +143,10 @@ fn wrong_arguments_are_code_2() {
         (&["fly"][..], "unrecognized subcommand"),
         (&["--log-format", "xml"], "[possible values: text, json]"),
         (&["listen"], "<URL>"),
-        (&["listen", "wss://127.0.0.1/x"], "wss:// is not supported by this client yet; use ws://"),
+        (
+            &["listen", "wss://127.0.0.1/x", "--ca-file", "none.pem"],
+            "the certificates to trust cannot be used: none.pem: ",
+        ),
         (&["listen", "http://127.0.0.1/x"], "\"http://127.0.0.1/x\" is not a WebSocket address: ws://HOST"),
         (&["listen", "ws://"], "is not a WebSocket address"),
         (&["listen", "ws://h/", "--count", "0"], "0 is not in 1.."),

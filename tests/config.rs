@@ -78,13 +78,19 @@ fn every_commented_key_of_the_default_file_can_be_used() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("plant-password.txt"), "secret\n").unwrap();
     std::fs::write(folder.path().join("registry-ca.pem"), "").unwrap();
+    let made = rcgen::generate_simple_self_signed(["press-1".to_owned()]).unwrap();
+    std::fs::write(folder.path().join("press-1.pem"), made.cert.pem()).unwrap();
     let text = uncommented(DEFAULT);
     assert!(text.lines().count() == DEFAULT.lines().count() && text != DEFAULT);
     let settings = config::parse(&text, &folder.path().join("config.yaml"), &|_| None).unwrap();
     // What the comments call defaults is what the silent file has.
     let silent = parse(DEFAULT).unwrap();
     assert_eq!(settings.gateway, config::GatewaySettings { workers: Some(4), ..silent.gateway });
-    assert_eq!((&settings.mqtt, &settings.log), (&silent.mqtt, &silent.log));
+    assert_eq!((&settings.management.rest_tls, &settings.log), (&silent.management.rest_tls, &silent.log));
+    let mut mqtt = settings.mqtt.clone().unwrap();
+    assert_eq!(mqtt.tls.take(), Some(("127.0.0.1:8883".parse().unwrap(), config::Tls::Own)));
+    assert_eq!(std::mem::take(&mut mqtt.websocket_origins), ["https://app.example.org"]);
+    assert_eq!(mqtt, silent.mqtt.unwrap());
     assert_eq!(settings.resources.gateways[0].paths, silent.resources.gateways[0].paths);
     assert_eq!(settings.resources.triggers[0].batch, silent.resources.triggers[0].batch);
     assert_eq!(settings.resources.gateways[0].domain.as_deref(), Some("ws.example.org"));
@@ -117,6 +123,59 @@ fn nothing_at_all_is_a_configuration_with_the_defaults() {
     // The key alone is enough for the MQTT server.
     let mqtt = parse("mqtt:\n").unwrap().mqtt.unwrap();
     assert_eq!((mqtt.listen.to_string().as_str(), mqtt.max_connections), ("127.0.0.1:1883", 10_000));
+}
+
+#[test]
+fn a_certificate_is_a_text_or_a_file_and_has_one_owner() {
+    let folder = tempfile::tempdir().unwrap();
+    let pem = || rcgen::generate_simple_self_signed(["press".to_owned()]).unwrap().cert.pem();
+    let (of_file, inline) = (pem(), pem());
+    std::fs::write(folder.path().join("press.pem"), &of_file).unwrap();
+    let inline = inline.trim().replace('\n', "\n                ");
+    let text = |second: &str| {
+        let with = |id: &str, list: &str| format!("id: {id}, certificates: [{list}], ");
+        GOOD.replacen("id: press-1, ", &with("press-1", "press.pem"), 1).replacen(
+            "- { id: press-2, password: \"Press-2-demo-1\" }",
+            &format!("- id: press-2\n          certificates:\n            - {second}"),
+            1,
+        )
+    };
+    let parse = |text: &str| config::parse(text, &folder.path().join("config.yaml"), &|_| None);
+    let settings = parse(&text(&format!("|\n                {inline}"))).unwrap();
+    let devices = &settings.resources.device_registries[0].devices;
+    let names: Vec<_> = devices.iter().map(|device| device.certificates[0].fingerprint).collect();
+    assert_eq!(&*devices[0].certificates[0].pem, of_file);
+    assert_ne!(names[0], names[1]);
+    let twice = parse(&text("press.pem")).unwrap_err().to_string();
+    assert!(
+        twice.contains("is already taken by iot.registries[0].devices[0].certificates[0]")
+            && twice.contains("devices[1].certificates[0]: "),
+        "{twice}"
+    );
+    std::fs::write(folder.path().join("press.pem"), vec![b'x'; 1 << 20]).unwrap();
+    assert!(parse(&text("press.pem")).unwrap_err().to_string().contains("exactly one certificate"));
+}
+
+#[test]
+fn ports_have_the_certificates_that_are_asked_for() {
+    use triggercast::config::Tls;
+    let silent = parse("mqtt:\n").unwrap();
+    assert_eq!((silent.gateway.tls, silent.management.rest_tls), (Tls::Off, Tls::Off));
+    let mqtt = silent.mqtt.unwrap();
+    assert_eq!((mqtt.tls, mqtt.websocket, mqtt.websocket_origins.len()), (None, true, 0));
+    let full = "gateway: { tls: own }\nmanagement: { rest_tls: { certificate_file: c.pem, key_file: k.pem } }\n\
+                mqtt: { tls_listen: \"127.0.0.1:8883\", websocket: off }";
+    let full = parse(full).unwrap();
+    let files = Tls::Given { certificate_file: "c.pem".into(), key_file: "k.pem".into() };
+    assert_eq!((full.gateway.tls, full.management.rest_tls), (Tls::Own, files));
+    let mqtt = full.mqtt.unwrap();
+    assert_eq!(mqtt.tls, Some(("127.0.0.1:8883".parse().unwrap(), Tls::Own)));
+    assert!(!mqtt.websocket);
+    // Nothing is in the place of MQTT where it is not asked for by WebSocket.
+    for text in ["", "mqtt: { websocket: off }\n"] {
+        let gateways = "gateways:\n  - { id: mqtt, domain: ws.example.org, paths: { /mqtt: {} } }\n";
+        assert!(parse(&format!("{text}{gateways}")).is_ok());
+    }
 }
 
 /// A small good file; the table of faults changes one thing of it at a time.
@@ -347,6 +406,13 @@ fn faults_say_what_and_where() {
     let registry = |fields: &str| changed("webhook_token: \"t\"", &format!("webhook_token: \"t\", {fields}"));
     let long = "x".repeat(300);
     let mut shown = String::new();
+    let mqtt = |fields: &str| {
+        changed(
+            "mqtt: { listen: \"127.0.0.1:1883\"",
+            &format!("mqtt: {{ listen: \"127.0.0.1:1883\", {fields}"),
+        )
+    };
+    let device = |fields: &str| changed("id: press-2, ", &format!("id: press-2, {fields}, "));
     for (name, text) in [
         // The text itself.
         ("not YAML", "a: [1".into()),
@@ -606,6 +672,30 @@ fn faults_say_what_and_where() {
         ("no event types", container("{ registry_id: images, event_type: [] }")),
         ("event types missing", container("{ registry_id: images }")),
         ("tag", container("{ registry_id: images, event_type: [create_image], tag: \"*\" }")),
+        // TLS, and MQTT over WebSocket.
+        ("gateway TLS in another word", changed("gateway: {", "gateway: { tls: yes, ")),
+        ("gateway TLS without a key", changed("gateway: {", "gateway: { tls: { certificate_file: c.pem }, ")),
+        ("REST TLS in another word", changed("management: {", "management: { rest_tls: on, ")),
+        ("MQTT TLS without an address", mqtt("tls: own")),
+        ("MQTT TLS off", mqtt("tls_listen: \"127.0.0.1:8883\", tls: off")),
+        ("MQTT TLS on the plain address", mqtt("tls_listen: \"127.0.0.1:1883\"")),
+        ("MQTT TLS for all", mqtt("tls_listen: \"0.0.0.0:8883\"")),
+        ("MQTT by WebSocket for all", changed("127.0.0.1:8080", "0.0.0.0:8080")),
+        ("MQTT by WebSocket from a path", mqtt("websocket_origins: [\"https://app.example.org/\"]")),
+        (
+            "a gateway in the place of MQTT",
+            changed("id: main", "id: mqtt").replace("gateway_id: main", "gateway_id: mqtt"),
+        ),
+        (
+            "a path in the place of MQTT",
+            gateway("domain: ws.example.org").replace("/ws: {}", "/ws: {}, /mqtt: {}"),
+        ),
+        ("certificate that is none", device("certificates: [\"-----BEGIN nonsense\"]")),
+        ("certificate file that is not there", device("certificates: [no-such.pem]")),
+        (
+            "certificate on another broker",
+            broker("{ id: plant, url: \"mqtt://h\", certificates: [no-such.pem] }"),
+        ),
         // Several at once, in the order of the file.
         (
             "several",
@@ -694,4 +784,15 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_path_compresses_when_it_says_so() {
+    let with = |value: &str| parse(&changed("/ws: {}", &format!("/ws: {{ deflate: {value} }}")));
+    assert!(with("true").unwrap().resources.gateways[0].paths[0].deflate);
+    for silent in ["false", "null"] {
+        assert_eq!(with(silent).unwrap().resources.gateways[0].paths[0], GatewayPath::new("/ws"));
+    }
+    let fault = with("1").unwrap_err().to_string();
+    assert!(fault.ends_with(": gateways[0].paths[\"/ws\"].deflate: 1 is not true or false"), "{fault}");
 }

@@ -21,7 +21,6 @@ mod sight;
 pub mod wanted;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -30,6 +29,7 @@ use bytes::Bytes;
 use prost::Message;
 use prost_reflect::{MessageDescriptor, MethodDescriptor};
 use prost_types::FieldMask;
+use uuid::Uuid;
 
 pub use self::fault::{Code, Fault};
 pub use self::json::json;
@@ -38,6 +38,7 @@ pub use self::rules::{Limits, limits};
 use self::call::Call;
 use crate::identity::token::Tokens;
 use crate::model::Resources;
+use crate::model::connection::{Connection, Page, Reach, Selection};
 use crate::model::id::Id;
 use crate::model::trigger::Steps;
 use crate::proto::POOL;
@@ -64,21 +65,6 @@ pub struct Trouble {
     pub message: String,
     /// Since when.
     pub since: Option<SystemTime>,
-}
-
-/// A WebSocket connection, as a call sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connection {
-    /// The gateway it came to.
-    pub gateway_id: Id,
-    /// Where from.
-    pub source_ip: Option<IpAddr>,
-    /// What the client calls itself.
-    pub user_agent: String,
-    /// When it came.
-    pub connected_at: SystemTime,
-    /// When something came from it, or was sent to it, last.
-    pub last_active_at: SystemTime,
 }
 
 /// Where a message is published.
@@ -111,6 +97,15 @@ pub trait Plant: Send + Sync {
 
     /// Closes a connection. False: there is none.
     fn disconnect(&self, connection: &str) -> bool;
+
+    /// A page of at most so many connections, from this id on. `None`: there is no such path.
+    fn connections(&self, selection: Selection, start: Uuid, size: usize) -> Result<Option<Page>, Fault>;
+
+    /// Sends a message to all of these connections. `None`: there is no such path.
+    fn broadcast(&self, selection: Selection, data: &[u8], is_text: bool) -> Result<Option<Reach>, Fault>;
+
+    /// Closes all of these connections and says how many. `None`: there is no such path.
+    fn disconnect_all(&self, selection: Selection) -> Result<Option<u64>, Fault>;
 
     /// The images that are known of a container registry.
     fn images(&self, registry: &str) -> Result<Vec<KnownImage>, Fault>;

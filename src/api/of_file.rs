@@ -8,7 +8,9 @@ use prost_types::Timestamp;
 use super::access::CLOUD;
 use super::authenticate::{admin_key, roles_of_file};
 use super::resource::{Resource, record};
+use super::services::devices::login;
 use crate::config::Settings;
+use crate::model::certificate::Certificate;
 use crate::model::container::ContainerEventType;
 use crate::model::gateway::MAX_MESSAGE_BYTES;
 use crate::model::role::ADMIN;
@@ -90,7 +92,7 @@ pub fn records(settings: &Settings) -> std::io::Result<Vec<Record>> {
             status: devices::registry::Status::Active.into(),
             ..devices::Registry::default()
         };
-        put(&mut records, &kept);
+        put_login(&mut records, record(&kept, FOLDER), &registry.certificates);
         for device in &registry.devices {
             let alias = |alias: &crate::model::iot::Alias| (alias.name.clone(), alias.target.clone());
             let kept = devices::Device {
@@ -102,7 +104,8 @@ pub fn records(settings: &Settings) -> std::io::Result<Vec<Record>> {
                 status: devices::device::Status::Active.into(),
                 ..devices::Device::default()
             };
-            records.push(Record { parent: registry.id.clone(), ..record(&kept, FOLDER) });
+            let kept = Record { parent: registry.id.clone(), ..record(&kept, FOLDER) };
+            put_login(&mut records, kept, &device.certificates);
         }
     }
     for broker in &resources.brokers {
@@ -114,7 +117,7 @@ pub fn records(settings: &Settings) -> std::io::Result<Vec<Record>> {
             status: brokers::broker::Status::Active.into(),
             ..brokers::Broker::default()
         };
-        put(&mut records, &kept);
+        put_login(&mut records, record(&kept, FOLDER), &broker.certificates);
     }
     for registry in &resources.container_registries {
         let kept = containers::Registry {
@@ -138,6 +141,14 @@ pub fn records(settings: &Settings) -> std::io::Result<Vec<Record>> {
 
 fn put<T: Resource + Message + Name>(records: &mut Vec<Record>, resource: &T) {
     records.push(record(resource, FOLDER));
+}
+
+/// An owner, and the certificates that it logs in with.
+fn put_login(records: &mut Vec<Record>, owner: Record, certificates: &[Certificate]) {
+    let certificates = certificates.iter().map(|certificate| login::of_file(&owner, certificate));
+    let certificates: Vec<_> = certificates.collect();
+    records.push(owner);
+    records.extend(certificates);
 }
 
 /// When this server was first started: what the file declares has no other time.

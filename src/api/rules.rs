@@ -371,4 +371,27 @@ mod tests {
             ]
         );
     }
+
+    proptest::proptest! {
+        #![proptest_config(crate::fuzzing::cases(2000))]
+
+        /// Any bytes as any request: they are no message, or one whose faults can be told, and that can be shown.
+        #[test]
+        fn fuzz_requests(
+            bytes in crate::fuzzing::mutated(vec![
+                b"\x0a\x01f\x12\x01n\x1a\x01d\x22\x06\x0a\x01k\x12\x01v\x2a\x0c\x1a\x0a\x0a\x01r\x12\x01d\x1a\x02ev".to_vec(),
+                b"\x08\x01\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x1d\0\0\x80\x3f\x21\0\0\0\0\0\0\xf0\x3f\x2b\x08\x01\x2c".to_vec(),
+                [0x0b; 40].to_vec(),
+                (0..60).flat_map(|depth| [0x0a, 118 - 2 * depth]).collect(),
+            ]),
+            method: proptest::sample::Index,
+        ) {
+            let methods: Vec<_> = POOL.services().flat_map(|s| s.methods().collect::<Vec<_>>()).collect();
+            let input = methods[method.index(methods.len())].input();
+            if let Ok(request) = super::super::json::decode(input, &bytes) {
+                faults(&request, "", true);
+                let _ = super::super::json::json(&request);
+            }
+        }
+    }
 }

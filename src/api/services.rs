@@ -6,6 +6,7 @@ mod broker;
 mod connections;
 mod container_registry;
 mod credentials;
+mod crowds;
 pub(super) mod devices;
 mod endpoints;
 mod folders;
@@ -25,6 +26,7 @@ pub(super) fn add(table: &mut Table) {
     connections::add(table);
     container_registry::add(table);
     credentials::add(table);
+    crowds::add(table);
     devices::add(table);
     endpoints::add(table);
     folders::add(table);

@@ -10,10 +10,12 @@ pub(super) use self::trigger::{faults, programs, steps};
 use super::authenticate::can_act;
 use super::fault::Fault;
 use super::resource::message;
+use super::services::devices::login;
 use super::{access, openapi};
 use crate::config::rules;
 use crate::model::Resources;
-use crate::model::gateway::{Gateway, GatewayPath};
+use crate::model::certificate::Certificate;
+use crate::model::gateway::Gateway;
 use crate::model::id::Id;
 use crate::model::iot::{Alias, Broker, Device, DeviceRegistry};
 use crate::model::secret::Password;
@@ -89,6 +91,7 @@ pub(super) fn referents(of_file: &Resources, state: &State) -> Resources {
     let gateways = stored(state, Record::Gateway).filter_map(|record| gateway(state, record));
     let belongings = Belongings {
         passwords: by_parent(state, Record::Password),
+        certificates: by_parent(state, Record::Certificate),
         devices: by_parent(state, Record::Device),
     };
     let registries =
@@ -96,6 +99,7 @@ pub(super) fn referents(of_file: &Resources, state: &State) -> Resources {
     let brokers = stored(state, Record::Broker).map(|record| Broker {
         id: record.id.clone(),
         passwords: belongings.hashes(&record.id),
+        certificates: belongings.certificates(&record.id),
         external: None,
     });
     Resources {
@@ -155,7 +159,7 @@ fn gateway(state: &State, record: &crate::store::Record) -> Option<Gateway> {
         id: record.id.clone(),
         domain: None,
         allowed_origins: Vec::new(),
-        paths: openapi::kept(state, &record.id).map(GatewayPath::new).collect(),
+        paths: openapi::kept(state, &record.id).to_vec(),
         is_stopped,
     })
 }
@@ -172,6 +176,7 @@ fn by_parent(state: &State, kind: Record) -> HashMap<&str, Vec<&crate::store::Re
 /// What belongs to registries and devices.
 struct Belongings<'a> {
     passwords: HashMap<&'a str, Vec<&'a crate::store::Record>>,
+    certificates: HashMap<&'a str, Vec<&'a crate::store::Record>>,
     devices: HashMap<&'a str, Vec<&'a crate::store::Record>>,
 }
 
@@ -180,6 +185,12 @@ impl Belongings<'_> {
         let records = self.passwords.get(owner).into_iter().flatten();
         records.map(|record| Password::new(record.secret.clone())).collect()
     }
+
+    fn certificates(&self, owner: &str) -> Vec<Certificate> {
+        let records = self.certificates.get(owner).into_iter().flatten();
+        // They were checked when they came.
+        records.filter_map(|record| Certificate::of_pem(&login::pem(record)?).ok()).collect()
+    }
 }
 
 fn device_registry(belongings: &Belongings<'_>, record: &crate::store::Record) -> Option<DeviceRegistry> {
@@ -187,14 +198,21 @@ fn device_registry(belongings: &Belongings<'_>, record: &crate::store::Record) -
     let is_on = kept.status() != registry::Status::Disabled;
     // A registry that is disabled keeps its topics, but nobody can log in.
     let hashes = |owner: &str| if is_on { belongings.hashes(owner) } else { Vec::new() };
+    let certificates = |owner: &str| if is_on { belongings.certificates(owner) } else { Vec::new() };
     let of_registry = belongings.devices.get(&*record.id).into_iter().flatten();
     let device = |record: &&crate::store::Record| {
         let device: devices::Device = message(record).ok()?;
-        Some(Device { id: record.id.clone(), passwords: hashes(&record.id), aliases: aliases(&device) })
+        Some(Device {
+            id: record.id.clone(),
+            passwords: hashes(&record.id),
+            certificates: certificates(&record.id),
+            aliases: aliases(&device),
+        })
     };
     Some(DeviceRegistry {
         id: record.id.clone(),
         passwords: hashes(&record.id),
+        certificates: certificates(&record.id),
         devices: of_registry.filter_map(device).collect(),
         external: None,
     })

@@ -6,6 +6,8 @@
 mod end;
 
 use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,10 +18,12 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
 use super::{Failure, interrupt, output, render};
+use crate::config;
 use crate::model::event::EventId;
+use crate::tls;
 use end::End;
 
 const EXAMPLES: &str = "\
@@ -28,6 +32,7 @@ Examples:
   triggercast listen ws://127.0.0.1:8080/main/ws --decode    events, one a line, payloads as text
   triggercast listen ws://127.0.0.1:8080/main/ws --count 1   one batch, then end
   triggercast listen ws://127.0.0.1:8080/main/ws | jq .
+  triggercast listen wss://localhost:8080/main/ws            under TLS, on the machine of the server
 
 Exit codes: 0 closed in good order (1000, 1001, 1012), count reached, or Ctrl-C; 2 bad arguments; 1 anything else.";
 
@@ -42,7 +47,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The address, ws://HOST[:PORT]/{gateway id}{path}.
+    /// The address, ws://HOST[:PORT]/{gateway id}{path}; wss:// for TLS.
     url: String,
     /// End after this many messages.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -50,6 +55,10 @@ pub struct Args {
     /// Print events instead: time, topic and payload, as text where it is UTF-8.
     #[arg(long)]
     decode: bool,
+    /// Certificates in PEM form to trust besides the system's, for wss://. Default: those of the configuration's server,
+    /// if they are on this machine.
+    #[arg(long, value_name = "FILE", env = "TRIGGERCAST_CA_FILE", hide_env_values = true)]
+    ca_file: Option<PathBuf>,
     /// The Origin header to send, as a browser would.
     #[arg(long, value_name = "ORIGIN")]
     origin: Option<String>,
@@ -64,14 +73,16 @@ pub struct Args {
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Listens until the end that the arguments ask for.
-pub(super) fn run(args: Args) -> Result<(), Failure> {
+pub(super) fn run(args: Args, config: &Path) -> Result<(), Failure> {
     let request = request(&args)?;
+    let tls = tls(&args, config)?;
     // One thread beside this one, which may hang in a write to stdout.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let stop = runtime.block_on(async { interrupt::watched() })?;
     let mut listener = Listener {
         progress: args.progress || io::stderr().is_terminal(),
         args,
+        tls,
         last: None,
         seen: Seen::default(),
         stop,
@@ -90,10 +101,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
 fn request(args: &Args) -> Result<Request, Failure> {
     let input = |message: String| Failure::Input(message);
     match args.url.split_once("://") {
-        Some(("ws", _)) => {}
-        Some(("wss", _)) => {
-            return Err(input("wss:// is not supported by this client yet; use ws://".into()));
-        }
+        Some(("ws" | "wss", _)) => {}
         _ => return Err(input(format!("{:?} is not a WebSocket address: ws://HOST[:PORT]/PATH", args.url))),
     }
     let mut request = args
@@ -109,6 +117,21 @@ fn request(args: &Args) -> Result<Request, Failure> {
     Ok(request)
 }
 
+/// How the server is trusted, if that is asked for.
+fn tls(args: &Args, config: &Path) -> Result<Connector, Failure> {
+    if !args.url.starts_with("wss:") {
+        return Ok(Connector::Plain);
+    }
+    let own = || {
+        let settings = config::load(config).ok()?;
+        Some(tls::ca_file(&settings.data_dir)).filter(|file| file.exists())
+    };
+    let file = args.ca_file.clone().or_else(own);
+    let config = tls::client_config(file.as_deref())
+        .map_err(|error| Failure::Input(format!("the certificates to trust cannot be used: {error}")))?;
+    Ok(Connector::Rustls(Arc::new(config)))
+}
+
 /// What came so far, over all connections.
 #[derive(Default)]
 struct Seen {
@@ -119,6 +142,7 @@ struct Seen {
 
 struct Listener {
     args: Args,
+    tls: Connector,
     progress: bool,
     /// The id of the last event that was printed, once there is one.
     last: Option<EventId>,
@@ -164,7 +188,7 @@ impl Listener {
     }
 
     async fn one_connection(&mut self, request: Request) -> anyhow::Result<End> {
-        let connect = connect_async_with_config(request, None, true);
+        let connect = connect_async_tls_with_config(request, None, true, Some(self.tls.clone()));
         let connected = tokio::select! {
             connected = tokio::time::timeout(CONNECT_TIME, connect) => connected,
             () = interrupt::of(&mut self.stop) => return Ok(End::Asked),

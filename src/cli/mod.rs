@@ -120,7 +120,7 @@ pub fn dispatch(args: Args, serve: impl FnOnce(Settings) -> anyhow::Result<()>) 
         None | Some(Command::Serve) => self::serve(&args.config, args.log_format, serve),
         Some(Command::Check { file }) => check::run(&file.unwrap_or(args.config)),
         Some(Command::Simulate(simulate)) => simulate::run(&simulate, &args.config),
-        Some(Command::Listen(listen)) => listen::run(listen),
+        Some(Command::Listen(listen)) => listen::run(listen, &args.config),
         Some(Command::Journal(journal)) => journal::run(journal, &args.config),
         Some(Command::Completion { shell }) => completion(shell),
         Some(Command::Remote(asked)) => remote::run(&asked, &args.config),

@@ -4,18 +4,23 @@ use super::accounts::items;
 use super::aliases::{self, Placed};
 use super::fields::{Fields, Reading, Value};
 use super::scalar::declared_id;
-use super::secret::{Secret, login, secret};
+use super::secret::{Secret, login, read_small, secret};
 use super::unique::Unique;
+use crate::model::certificate::Certificate;
 use crate::model::iot::{Broker, Credentials, Device, DeviceRegistry, ExternalBroker};
 
 const DIFFER: &str = "ids of registries, devices and brokers must differ, as they are MQTT user names";
 const DEFAULT_PORT: u16 = 1883;
+/// As many as the management API allows.
+const MAX_CERTIFICATES: usize = 10;
+/// Longest file of a certificate, in bytes; it stops a wrong file name from being read whole.
+const MAX_PEM: usize = 64 * 1024;
 
 /// Reads `iot`.
 pub(super) fn read(root: &mut Fields<'_>, reading: &mut Reading) -> (Vec<DeviceRegistry>, Vec<Broker>) {
     let Some(value) = root.get("iot") else { return Default::default() };
     let mut fields = value.fields(reading);
-    let mut logins = Unique::default();
+    let mut logins = Logins::default();
     let registries = items(&mut fields, "registries", reading);
     let registries = registries.iter().map(|item| registry(item, &mut logins, reading)).collect();
     let brokers = items(&mut fields, "brokers", reading);
@@ -24,12 +29,65 @@ pub(super) fn read(root: &mut Fields<'_>, reading: &mut Reading) -> (Vec<DeviceR
     (registries, brokers)
 }
 
-fn registry(item: &Value<'_>, logins: &mut Unique, reading: &mut Reading) -> DeviceRegistry {
+/// What clients log in with, each for one of them only.
+#[derive(Default)]
+struct Logins {
+    names: Unique,
+    certificates: Unique,
+}
+
+/// `certificates`: each is a text in PEM form, or the name of a file that holds it.
+fn certificates(
+    fields: &mut Fields<'_>,
+    embedded: bool,
+    logins: &mut Logins,
+    reading: &mut Reading,
+) -> Vec<Certificate> {
+    const RULE: &str = "a certificate is that of one registry, device or broker only";
+    let items = items(fields, "certificates", reading);
+    if let Some(first) = items.first().filter(|_| !embedded) {
+        first.fault(reading, "is for the MQTT server of this program only; here `url` names another broker");
+        return Vec::new();
+    }
+    if let Some(first) = items.get(MAX_CERTIFICATES) {
+        first.fault(
+            reading,
+            format_args!("{} certificates; at most {MAX_CERTIFICATES} are allowed", items.len()),
+        );
+    }
+    let mut certificates = Vec::new();
+    for item in &items {
+        let Some(certificate) = certificate(item, reading) else { continue };
+        logins.certificates.declare(&certificate.name, RULE, &item.spot, reading);
+        certificates.push(certificate);
+    }
+    certificates
+}
+
+fn certificate(item: &Value<'_>, reading: &mut Reading) -> Option<Certificate> {
+    let text = item.str(reading)?;
+    let is_inline = text.contains("-----BEGIN");
+    let read = if is_inline {
+        Ok(text.to_owned())
+    } else {
+        read_small(&reading.folder.join(text), MAX_PEM)
+            .and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other))
+            .map_err(|error| format!("{} cannot be read: {error}", item.shown()))
+    };
+    let certificate = read.and_then(|pem| {
+        let shown = if is_inline { "the text".to_owned() } else { item.shown() };
+        Certificate::of_pem(&pem).map_err(|error| format!("{shown} {error}"))
+    });
+    certificate.map_err(|fault| item.fault(reading, fault)).ok()
+}
+
+fn registry(item: &Value<'_>, logins: &mut Logins, reading: &mut Reading) -> DeviceRegistry {
     let mut fields = item.fields(reading);
     let (id, spot) = declared_id(&mut fields, reading);
-    logins.declare(&id, DIFFER, &spot, reading);
+    logins.names.declare(&id, DIFFER, &spot, reading);
     let (external, own) = home(&mut fields, reading);
     let password = if external.is_some() { None } else { login(own, reading) };
+    let certificates = certificates(&mut fields, external.is_none(), logins, reading);
     let mut placed = Vec::new();
     let devices = items(&mut fields, "devices", reading)
         .iter()
@@ -37,19 +95,19 @@ fn registry(item: &Value<'_>, logins: &mut Unique, reading: &mut Reading) -> Dev
         .collect();
     aliases::check_prefixes(&placed, reading);
     fields.finish(reading);
-    DeviceRegistry { id, passwords: password.into_iter().collect(), devices, external }
+    DeviceRegistry { id, passwords: password.into_iter().collect(), certificates, devices, external }
 }
 
 fn device(
     item: &Value<'_>,
     embedded: bool,
-    logins: &mut Unique,
+    logins: &mut Logins,
     placed: &mut Vec<Placed>,
     reading: &mut Reading,
 ) -> Device {
     let mut fields = item.fields(reading);
     let (id, spot) = declared_id(&mut fields, reading);
-    logins.declare(&id, DIFFER, &spot, reading);
+    logins.names.declare(&id, DIFFER, &spot, reading);
     let own = secret(&mut fields, "password", "password_file", reading);
     // On an external broker nobody logs in here: the password is nobody's demo password.
     let demo_passwords = reading.demo_passwords.len();
@@ -57,20 +115,22 @@ fn device(
     if !embedded {
         reading.demo_passwords.truncate(demo_passwords);
     }
+    let certificates = certificates(&mut fields, embedded, logins, reading);
     let aliases =
         fields.get("aliases").map(|value| aliases::read(&value, &id, placed, reading)).unwrap_or_default();
     fields.finish(reading);
-    Device { id, passwords: password.into_iter().collect(), aliases }
+    Device { id, passwords: password.into_iter().collect(), certificates, aliases }
 }
 
-fn broker(item: &Value<'_>, logins: &mut Unique, reading: &mut Reading) -> Broker {
+fn broker(item: &Value<'_>, logins: &mut Logins, reading: &mut Reading) -> Broker {
     let mut fields = item.fields(reading);
     let (id, spot) = declared_id(&mut fields, reading);
-    logins.declare(&id, DIFFER, &spot, reading);
+    logins.names.declare(&id, DIFFER, &spot, reading);
     let (external, own) = home(&mut fields, reading);
     let password = if external.is_some() { None } else { login(own, reading) };
+    let certificates = certificates(&mut fields, external.is_none(), logins, reading);
     fields.finish(reading);
-    Broker { id, passwords: password.into_iter().collect(), external }
+    Broker { id, passwords: password.into_iter().collect(), certificates, external }
 }
 
 /// Where a registry or broker lives: with `url` on an external broker, where `username` and `password` are

@@ -15,6 +15,7 @@
 mod accounts;
 mod actions;
 mod aliases;
+mod authorizer;
 mod batch;
 mod container_registries;
 mod env;
@@ -22,6 +23,8 @@ mod error;
 mod fields;
 mod gateways;
 mod iot;
+mod limits;
+pub mod openapi;
 mod scalar;
 mod secret;
 mod server;
@@ -36,7 +39,6 @@ mod unique;
 /// Rules that what is declared by calls has to follow too.
 pub mod rules {
     pub use super::aliases::{MOST as MAX_ALIASES, check_name as check_alias, is_own_topic};
-    pub use super::gateways::check_path;
     pub use super::sources::{check_image_name, check_tag};
     pub use super::topics::{check_broker_filter, check_registry_filter};
 }
@@ -95,7 +97,8 @@ fn read(root: &Value<'_>, reading: &mut Reading) -> Settings {
     let mut fields = root.fields(reading);
     let server = server::read(&mut fields, reading);
     let service_accounts = accounts::service_accounts(&mut fields, reading);
-    let gateways = gateways::read(&mut fields, reading);
+    let mqtt_websocket = server.mqtt.as_ref().is_some_and(|mqtt| mqtt.websocket);
+    let gateways = gateways::read(&mut fields, mqtt_websocket, reading);
     let (device_registries, brokers) = iot::read(&mut fields, reading);
     let container_registries = container_registries::read(&mut fields, reading);
     let known = Known {

@@ -105,6 +105,18 @@ pub(super) fn address(value: &Value<'_>, reading: &mut Reading) -> Option<Socket
     address
 }
 
+/// `true` or `false`.
+pub(super) fn boolean(value: &Value<'_>, reading: &mut Reading) -> Option<bool> {
+    match &value.node.kind {
+        Kind::Bool(known) => Some(*known),
+        Kind::Unset => None,
+        _ => {
+            value.fault(reading, format_args!("{} is not true or false", value.shown()));
+            None
+        }
+    }
+}
+
 /// One of some words.
 pub(super) fn word<T: Copy>(value: &Value<'_>, words: &[(&str, T)], reading: &mut Reading) -> Option<T> {
     let text = value.str(reading)?;

@@ -55,7 +55,7 @@ fn secret_of_file(value: &Value<'_>, reading: &mut Reading) -> Option<Secret> {
     let path = reading.folder.join(name);
     // As it is written: what a variable holds is not shown, it may be the secret itself.
     let shown = value.shown();
-    let text = match read_small(&path) {
+    let text = match read_small(&path, MAX_BYTES + 3) {
         Ok(text) => text,
         Err(error) => {
             value.fault(reading, format_args!("{shown} cannot be read: {error}"));
@@ -71,15 +71,15 @@ fn secret_of_file(value: &Value<'_>, reading: &mut Reading) -> Option<Secret> {
     Some(Secret { text, origin: Origin::Elsewhere, spot: value.spot.clone() })
 }
 
-/// Reads little more than the longest secret, whatever the file is.
-fn read_small(path: &std::path::Path) -> std::io::Result<Vec<u8>> {
+/// Reads at most this many bytes, whatever the file is.
+pub(super) fn read_small(path: &std::path::Path, most: usize) -> std::io::Result<Vec<u8>> {
     use std::io::Read;
     let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
         return Err(std::io::Error::other("it is not a file"));
     }
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(MAX_BYTES as u64 + 3).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(most as u64).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -1,20 +1,27 @@
 //! The sections about the process itself: `data_dir`, `gateway`, `management`, `mqtt`, `log`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::accounts::items;
 use super::fields::{Fields, Reading, Spot, Value};
+use super::gateways::origin;
 use super::scalar::{address, duration, whole, word};
 use super::settings::{GatewaySettings, LogSettings, ManagementSettings, MqttSettings, Tls, defaults};
 use super::tree::Kind;
 use crate::model::gateway::MAX_WORKERS;
 use crate::model::id::{self, Id};
+use crate::model::target::Target;
 use crate::telemetry::LogFormat;
 
 /// Most connections that may be asked for; more than one machine has file descriptors for.
 const MAX_CONNECTIONS: usize = 10_000_000;
+const MAX_HANDSHAKES: usize = 1_000_000;
+const MIN_HANDSHAKE: Duration = Duration::from_secs(1);
+const MAX_HANDSHAKE: Duration = Duration::from_secs(60);
 const MAX_DRAIN: Duration = Duration::from_secs(60);
 
 /// The sections of this file, and the places of the addresses.
@@ -26,6 +33,8 @@ pub(super) struct Server {
     pub(super) mqtt: Option<MqttSettings>,
     pub(super) log: LogSettings,
     mqtt_spot: Spot,
+    mqtt_tls_spot: Spot,
+    gateway_spot: Spot,
     management_spot: Spot,
 }
 
@@ -50,14 +59,43 @@ pub(super) fn read(root: &mut Fields<'_>, reading: &mut Reading) -> Server {
     let gateway = gateway(root, &mut listens, reading);
     let management = management(root, &mut listens, reading);
     let mqtt = mqtt(root, &mut listens, reading);
-    // The last address noted is that of `mqtt`, the only one that is asked for.
-    let spot_of = |address: SocketAddr| listens.iter().find(|(known, _)| *known == address);
-    let management_spot = spot_of(management.listen).map(|(_, spot)| spot.clone()).unwrap_or_default();
-    let mqtt_spot = listens.last().map(|(_, spot)| spot.clone()).unwrap_or_default();
+    let spot_of = |key: &str| {
+        let spot = listens.iter().find(|(_, spot)| spot.key == key).map(|(_, spot)| spot.clone());
+        spot.unwrap_or_default()
+    };
+    let mqtt_spot = spot_of("mqtt.listen");
+    let mqtt_tls_spot = spot_of("mqtt.tls_listen");
+    let gateway_spot = spot_of("gateway.listen");
+    let management_spot = spot_of("management.listen");
     let log = log(root, reading);
     check_listens(&listens, reading);
     let data_dir = reading.folder.join(data_dir.unwrap_or(defaults::DATA_DIR));
-    Server { data_dir, node, gateway, management, mqtt, log, mqtt_spot, management_spot }
+    Server {
+        data_dir,
+        node,
+        gateway,
+        management,
+        mqtt,
+        log,
+        mqtt_spot,
+        mqtt_tls_spot,
+        gateway_spot,
+        management_spot,
+    }
+}
+
+/// An address, or a network as ADDRESS/BITS.
+fn network(value: &Value<'_>, reading: &mut Reading) -> Option<IpNet> {
+    let text = value.str(reading)?;
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+    if network.is_none() {
+        let shown = value.shown();
+        value.fault(
+            reading,
+            format_args!("{shown} is neither an address nor a network, such as \"10.0.0.0/8\""),
+        );
+    }
+    network
 }
 
 type Listens = Vec<(SocketAddr, Spot)>;
@@ -68,13 +106,43 @@ fn gateway(root: &mut Fields<'_>, listens: &mut Listens, reading: &mut Reading) 
         listen: listen(&mut fields, "listen", defaults::GATEWAY, listens, reading),
         workers: fields.get("workers").and_then(|value| whole(&value, 1..=MAX_WORKERS, reading)),
         max_connections: max_connections(&mut fields, defaults::GATEWAY_CONNECTIONS, reading),
+        handshakes_per_second: fields
+            .get("handshakes_per_second")
+            .and_then(|value| whole(&value, 1..=MAX_HANDSHAKES, reading))
+            .map_or(defaults::HANDSHAKES, |number| number as u32),
+        handshake_timeout: fields
+            .get("handshake_timeout")
+            .and_then(|value| duration(&value, MIN_HANDSHAKE..=MAX_HANDSHAKE, reading))
+            .unwrap_or(defaults::HANDSHAKE_TIMEOUT),
+        trusted_proxies: items(&mut fields, "trusted_proxies", reading)
+            .iter()
+            .filter_map(|value| network(value, reading))
+            .collect(),
         drain: fields
             .get("drain")
             .and_then(|value| duration(&value, Duration::ZERO..=MAX_DRAIN, reading))
             .unwrap_or(defaults::DRAIN),
+        allowed_local_targets: items(&mut fields, "allowed_local_targets", reading)
+            .iter()
+            .filter_map(|value| local_target(value, reading))
+            .collect(),
+        tls: fields.get("tls").map_or(Tls::Off, |value| tls(&value, &MAY_BE_OFF, reading)),
     };
     fields.finish(reading);
     settings
+}
+
+/// `HOST:PORT`.
+fn local_target(value: &Value<'_>, reading: &mut Reading) -> Option<String> {
+    let text = value.str(reading)?;
+    if Target::parse(text).is_none() {
+        let shown = value.shown();
+        value.fault(
+            reading,
+            format_args!("{shown} is not HOST:PORT, such as \"127.0.0.1:9000\" (no scheme, no path)"),
+        );
+    }
+    Some(text.to_owned())
 }
 
 fn management(root: &mut Fields<'_>, listens: &mut Listens, reading: &mut Reading) -> ManagementSettings {
@@ -83,7 +151,8 @@ fn management(root: &mut Fields<'_>, listens: &mut Listens, reading: &mut Readin
         listen: listen(&mut fields, "listen", defaults::MANAGEMENT, listens, reading),
         grpc_listen: listen(&mut fields, "grpc_listen", defaults::GRPC, listens, reading),
         host: fields.get("host").and_then(|value| host(&value, reading)),
-        tls: fields.get("tls").map_or(Tls::Own, |value| tls(&value, reading)),
+        rest_tls: fields.get("rest_tls").map_or(Tls::Off, |value| tls(&value, &MAY_BE_OFF, reading)),
+        tls: fields.get("tls").map_or(Tls::Own, |value| tls(&value, &MAY_BE_OFF, reading)),
         token_audiences: items(&mut fields, "token_audiences", reading)
             .iter()
             .filter_map(|value| value.str(reading).map(str::to_owned))
@@ -103,10 +172,13 @@ fn host(value: &Value<'_>, reading: &mut Reading) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// `off`, or `{certificate_file, key_file}`.
-fn tls(value: &Value<'_>, reading: &mut Reading) -> Tls {
+/// What may stand in the place of files.
+const MAY_BE_OFF: [(&str, bool); 2] = [("own", true), ("off", false)];
+
+/// `own`, `off`, or `{certificate_file, key_file}`.
+fn tls(value: &Value<'_>, words: &[(&str, bool)], reading: &mut Reading) -> Tls {
     if matches!(value.node.kind, Kind::Text(_)) {
-        let is_on = word(value, &[("own", true), ("off", false)], reading);
+        let is_on = word(value, words, reading);
         return if is_on == Some(false) { Tls::Off } else { Tls::Own };
     }
     let mut fields = value.fields(reading);
@@ -126,8 +198,24 @@ fn tls(value: &Value<'_>, reading: &mut Reading) -> Tls {
 /// `mqtt:` alone, with nothing under it, is a server with the defaults; only without the key there is none.
 fn mqtt(root: &mut Fields<'_>, listens: &mut Listens, reading: &mut Reading) -> Option<MqttSettings> {
     let mut fields = root.get_or_null("mqtt")?.fields(reading);
+    let tls_listen = fields.get("tls_listen").and_then(|value| {
+        let address = address(&value, reading)?;
+        listens.push((address, value.spot));
+        Some(address)
+    });
+    let tls = fields.get("tls");
+    if let (None, Some(tls)) = (tls_listen, &tls) {
+        tls.fault(reading, "is the certificate of `tls_listen`, which is missing");
+    }
+    let tls = tls.map_or(Tls::Own, |value| self::tls(&value, &[("own", true)], reading));
+    const WORDS: &[(&str, bool)] = &[("on", true), ("off", false)];
+    let websocket = fields.get("websocket").and_then(|value| word(&value, WORDS, reading)).unwrap_or(true);
+    let origins = items(&mut fields, "websocket_origins", reading);
     let settings = MqttSettings {
         listen: listen(&mut fields, "listen", defaults::MQTT, listens, reading),
+        tls: tls_listen.map(|address| (address, tls)),
+        websocket,
+        websocket_origins: origins.iter().filter_map(|value| origin(value, reading)).collect(),
         max_connections: max_connections(&mut fields, defaults::MQTT_CONNECTIONS, reading),
     };
     fields.finish(reading);
@@ -203,7 +291,17 @@ pub(super) fn check_demo_passwords(server: &Server, reading: &mut Reading) {
     if let Some(mqtt) = &server.mqtt {
         let other = "put argon2 hashes (\"$argon2id$…\") in their place, or use `password_file`";
         let keys = std::mem::take(&mut reading.demo_passwords);
-        check_exposed(mqtt.listen, &server.mqtt_spot, "passwords", &keys, other, reading);
+        let mut check = |listen: SocketAddr, spot: &Spot, other: &str| {
+            check_exposed(listen, spot, "passwords", &keys, other, reading);
+        };
+        check(mqtt.listen, &server.mqtt_spot, other);
+        if let Some((listen, _)) = mqtt.tls {
+            check(listen, &server.mqtt_tls_spot, other);
+        }
+        if mqtt.websocket {
+            let other = format!("set `mqtt.websocket: off`, or {other}");
+            check(server.gateway.listen, &server.gateway_spot, &other);
+        }
     }
     let keys = std::mem::take(&mut reading.demo_tokens);
     let (listen, spot) = (server.management.listen, &server.management_spot);

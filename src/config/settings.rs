@@ -39,8 +39,18 @@ pub struct GatewaySettings {
     pub workers: Option<usize>,
     /// Most WebSocket connections at once.
     pub max_connections: usize,
+    /// Requests of one address in a second, on average.
+    pub handshakes_per_second: u32,
+    /// Time that a client has for its request.
+    pub handshake_timeout: Duration,
+    /// Proxies that are believed what they say of their clients.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
     /// At stop the closing of clients is spread over this time, so that they do not all come back at once.
     pub drain: Duration,
+    /// Servers on this machine that gateways may ask, as `HOST:PORT`; others of this machine they may not.
+    pub allowed_local_targets: Vec<String>,
+    /// The port's certificate.
+    pub tls: Tls,
 }
 
 /// `management:`, the side of operators and programs.
@@ -48,6 +58,8 @@ pub struct GatewaySettings {
 pub struct ManagementSettings {
     /// REST, health, metrics.
     pub listen: SocketAddr,
+    /// The certificate of that port.
+    pub rest_tls: Tls,
     /// gRPC.
     pub grpc_listen: SocketAddr,
     /// The name that clients reach the gRPC port by, for its certificate and for those who ask for its address.
@@ -58,7 +70,7 @@ pub struct ManagementSettings {
     pub token_audiences: Vec<String>,
 }
 
-/// How the gRPC port proves who it is.
+/// How a port proves who it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tls {
     /// By a certificate of our own CA in `data_dir/tls`.
@@ -79,6 +91,12 @@ pub enum Tls {
 pub struct MqttSettings {
     /// Where devices connect.
     pub listen: SocketAddr,
+    /// Where they connect by TLS, and its certificate; never [`Tls::Off`].
+    pub tls: Option<(SocketAddr, Tls)>,
+    /// Whether the public side takes MQTT over WebSocket, at [`MQTT_PATH`](crate::model::gateway::MQTT_PATH).
+    pub websocket: bool,
+    /// Values of the Origin header that may do so; none are the host of the request itself, and this machine.
+    pub websocket_origins: Vec<String>,
     /// Most MQTT connections at once.
     pub max_connections: usize,
 }
@@ -122,6 +140,8 @@ pub(super) mod defaults {
     pub(crate) const GRPC: SocketAddr = loopback(8443);
     pub(crate) const MQTT: SocketAddr = loopback(1883);
     pub(crate) const GATEWAY_CONNECTIONS: usize = 50_000;
+    pub(crate) const HANDSHAKES: u32 = 100;
+    pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
     pub(crate) const MQTT_CONNECTIONS: usize = 10_000;
     pub(crate) const DRAIN: Duration = Duration::from_secs(1);
 

@@ -7,11 +7,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::{Digest as _, Sha256};
-use subtle::ConstantTimeEq as _;
+use sha2::Sha256;
 
 use super::notification::Headers;
-use crate::model::secret::Token;
+use crate::model::secret::{Token, is_same};
 
 /// What the headers prove.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,15 +51,9 @@ fn shows(authorization: &str, token: &Token) -> bool {
     if let Some(basic) = scheme("basic") {
         let decoded = STANDARD.decode(basic).unwrap_or_default();
         let colon = decoded.iter().position(|byte| *byte == b':');
-        return colon.is_some_and(|at| is_equal(&decoded[at + 1..], token));
+        return colon.is_some_and(|at| is_same(&decoded[at + 1..], token.expose().as_bytes()));
     }
-    is_equal(scheme("bearer").unwrap_or(authorization).as_bytes(), token)
-}
-
-/// Compares digests, so that not even the length shows.
-fn is_equal(shown: &[u8], token: &Token) -> bool {
-    let wanted = Sha256::digest(token.expose().as_bytes());
-    Sha256::digest(shown)[..].ct_eq(&wanted[..]).into()
+    is_same(scheme("bearer").unwrap_or(authorization).as_bytes(), token.expose().as_bytes())
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

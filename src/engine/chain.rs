@@ -374,7 +374,7 @@ mod tests {
 
     use super::*;
     use crate::engine::SupervisorActor;
-    use crate::gateway::{Directory, Workers};
+    use crate::gateway::{Directory, Outbound, PublicLimits, Workers};
     use crate::model::Resources;
     use crate::model::gateway::{Gateway, GatewayPath, PathKey};
     use crate::model::iot::DeviceRegistry;
@@ -400,6 +400,7 @@ mod tests {
             device_registries: vec![DeviceRegistry {
                 id: "factory".into(),
                 passwords: vec![],
+                certificates: vec![],
                 devices: vec![],
                 external: None,
             }],
@@ -429,7 +430,12 @@ mod tests {
             readiness: Arc::default(),
             arbiters: vec![Arbiter::current()],
         };
-        let directory = Arc::new(Directory::new(&resources.gateways, 1, &ground.journals));
+        let directory = Arc::new(Directory::new(
+            &resources.gateways,
+            PublicLimits::for_tests(1),
+            &ground.journals,
+            Outbound::for_tests(&[]),
+        ));
         SupervisorActor::new(ground, &resources, directory, Arc::new(Workers::default()))
     }
 

@@ -168,10 +168,16 @@ mod tests {
             device_registries: vec![DeviceRegistry {
                 id: "factory".into(),
                 passwords: vec![],
+                certificates: vec![],
                 devices: vec![],
                 external: None,
             }],
-            brokers: vec![Broker { id: "plant".into(), passwords: vec![], external: Some(external.clone()) }],
+            brokers: vec![Broker {
+                id: "plant".into(),
+                passwords: vec![],
+                certificates: vec![],
+                external: Some(external.clone()),
+            }],
             triggers: vec![
                 trigger("one", &topic(None), &["/a"]),
                 trigger("two", &topic(Some("$devices/+/events")), &["/a"]),

@@ -1,6 +1,5 @@
 //! Single connections: found by their id, sent to and closed, on whatever worker they are.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,29 +7,14 @@ use actix::prelude::*;
 use uuid::Uuid;
 
 use super::Workers;
-use super::clients::Clients;
 use super::close::Close;
 use super::directory::Directory;
 use super::frame;
-use super::segment::Format;
 use super::shard::ShardActor;
 use super::socket::Session;
+use super::sweep::Sweeps;
+use crate::model::connection::{self, Connection, Page, Reach, Selection};
 use crate::model::gateway::PathKey;
-
-/// What is known of a connection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connection {
-    /// Where it is open.
-    pub path: PathKey,
-    /// Where it comes from.
-    pub source_ip: Option<IpAddr>,
-    /// What the client calls itself.
-    pub user_agent: String,
-    /// When it came.
-    pub connected_at: SystemTime,
-    /// When a message or a ping came from it, or a message was sent on its path, last.
-    pub last_active_at: SystemTime,
-}
 
 /// What becomes of a message for one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +38,7 @@ pub(super) struct Tell {
 }
 
 /// What is to be done.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum What {
     /// Say what is known of it.
     Look,
@@ -78,14 +62,16 @@ pub(super) enum Told {
 /// Asks for connections, from any thread.
 #[derive(Clone)]
 pub struct Connections {
-    clients: Arc<Clients>,
+    directory: Arc<Directory>,
     workers: Arc<Workers>,
+    sweeps: Sweeps,
 }
 
 impl Connections {
     /// The connections of a directory's gateways.
-    pub fn new(directory: &Directory, workers: Arc<Workers>) -> Self {
-        Self { clients: directory.clients(), workers }
+    pub fn new(directory: Arc<Directory>, workers: Arc<Workers>) -> Self {
+        let sweeps = Sweeps::new(Arc::clone(&directory), Arc::clone(&workers));
+        Self { directory, workers, sweeps }
     }
 
     /// An open connection.
@@ -110,10 +96,27 @@ impl Connections {
         self.tell(id, What::Close(Close::Disconnected)).await.is_some()
     }
 
+    /// A page of at most `size` of the connections whose ids are not below `start`. `None`: no such path.
+    pub async fn list(&self, selection: Selection, start: Uuid, size: usize) -> Option<Page> {
+        self.sweeps.list(selection, start, size).await
+    }
+
+    /// Sends one message to all of these that are open now. It has no place in the order of their paths, and is not
+    /// kept. `None`: no such path.
+    pub async fn broadcast(&self, selection: Selection, data: &[u8], is_text: bool) -> Option<Reach> {
+        self.sweeps.send(selection, frame::message(data, is_text)).await
+    }
+
+    /// Closes all of these with 1001 and says how many. `None`: no such path.
+    pub async fn disconnect_all(&self, selection: Selection) -> Option<u64> {
+        self.sweeps.close(selection, Close::Disconnected).await
+    }
+
     async fn tell(&self, id: &str, what: What) -> Option<Told> {
         let id = Uuid::try_parse(id).ok()?;
         let (tell, worker) = {
-            let client = self.clients.get(&id)?;
+            let clients = self.directory.clients();
+            let client = clients.get(&id)?;
             (Tell { path: client.path.key.clone(), key: client.key as usize, id, what }, client.worker)
         };
         let shard = self.workers.shard(worker.into())?;
@@ -125,31 +128,37 @@ impl Handler<Tell> for ShardActor {
     type Result = Option<Told>;
 
     fn handle(&mut self, tell: Tell, _: &mut Self::Context) -> Self::Result {
-        let path = self.shard().open_path(&tell.path, Format::WebSocket)?;
-        let session = path.session(tell.key).filter(|session| session.guest.id == tell.id)?;
-        Some(match tell.what {
-            What::Look => Told::Seen(look(&session)),
-            What::Send(message) => Told::Sent { has_room: session.push_message(message) },
-            What::Close(close) => {
-                session.close(close);
-                Told::Closed
-            }
-        })
+        let session = self.shard().session(&tell.path, tell.key, tell.id)?;
+        Some(act(&session, &tell.what))
+    }
+}
+
+/// Does something with a session.
+pub(super) fn act(session: &Session, what: &What) -> Told {
+    match what {
+        What::Look => Told::Seen(look(session)),
+        What::Send(message) => Told::Sent { has_room: session.push_message(message.clone()) },
+        What::Close(close) => {
+            session.close(*close);
+            Told::Closed
+        }
     }
 }
 
 fn look(session: &Session) -> Connection {
     let now = SystemTime::now();
-    let at = session.guest.id.get_timestamp().map(|at| at.to_unix());
-    let connected_at =
-        at.map_or(now, |(seconds, nanos)| SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos));
+    let connected_at = connection::connected_at(session.guest.id).unwrap_or(now);
     let idle = Duration::from_secs(session.idle_seconds().into());
     Connection {
+        id: session.guest.id,
         path: session.entry.key.clone(),
         source_ip: session.source_ip(),
         user_agent: session.guest.user_agent.as_deref().unwrap_or_default().to_owned(),
+        subject: session.guest.subject().map(str::to_owned),
         connected_at,
-        last_active_at: now.checked_sub(idle).unwrap_or(now).max(connected_at),
+        last_active_at: now.checked_sub(idle).unwrap_or(now).max(connected_at).min(now),
+        waiting_bytes: session.waiting_bytes(),
+        is_behind: session.cursor().is_none(),
     }
 }
 
@@ -163,8 +172,7 @@ impl Handler<Withdraw> for ShardActor {
 
     fn handle(&mut self, Withdraw(paths): Withdraw, _: &mut Self::Context) -> Self::Result {
         for key in paths.iter() {
-            for format in [Format::WebSocket, Format::EventStream] {
-                let Some(path) = self.shard().open_path(key, format) else { continue };
+            for path in self.shard().views(key) {
                 path.end_streams();
                 path.sessions().iter().for_each(|session| session.close(Close::Withdrawn));
             }

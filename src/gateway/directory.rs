@@ -1,18 +1,28 @@
 //! What every worker looks up when a client connects: gateways by id or domain, their paths, the limits.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use dashmap::DashMap;
+use ipnet::IpNet;
 
-use super::clients::Clients;
+use super::address::Addresses;
+use super::authorize::{Door, Rights};
+use super::clients::{Clients, Members};
+use super::crowd::{Crowd, Party};
 use super::history::{History, PathHistory};
+use super::hooks::Calls;
+use super::outbound::Outbound;
 use super::refusal::Refusal;
 use super::segment::Format;
+use super::view::View;
 use crate::journal::{Journal, Journals};
 use crate::model::gateway::{Gateway, GatewayPath, MAX_WORKERS, PathKey, SlowClients};
 use crate::model::id::Id;
+use crate::model::path_template::PathTemplate;
 
 /// The gateways that clients can reach just now.
 #[derive(Debug)]
@@ -22,80 +32,182 @@ pub struct Directory {
     /// Every path that there has been: one that comes back finds its clients and counters.
     paths: DashMap<PathKey, Arc<PathEntry>>,
     history: Arc<History>,
+    rights: Arc<Rights>,
     clients: Arc<Clients>,
     connections: Arc<AtomicUsize>,
     max_connections: usize,
+    handshake_timeout: Duration,
+    pub(super) addresses: Addresses,
+    outbound: Outbound,
+}
+
+/// What the public port allows over all gateways.
+#[derive(Debug, Clone)]
+pub struct PublicLimits {
+    /// Connections open at the same time.
+    pub connections: usize,
+    /// Requests of one address in a second, on average; ten seconds' worth at once.
+    pub handshakes_per_second: u32,
+    /// Time from connecting to the end of a request's headers.
+    pub handshake_timeout: Duration,
+    /// Peers that are believed what they say of their clients.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// A gateway as the handshake needs it.
 #[derive(Debug)]
 pub(super) struct GatewayEntry {
     pub(super) allowed_origins: Vec<String>,
-    paths: HashMap<String, Arc<PathEntry>>,
+    /// Paths without parameters.
+    plain: HashMap<String, Route>,
+    /// The others, best match first.
+    templates: Vec<(PathTemplate, Route)>,
     is_stopped: bool,
+    pub(super) calls: Arc<Calls>,
+}
+
+/// A path as it is declared now, and what lasts when that changes.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    pub(super) entry: Arc<PathEntry>,
+    pub(super) settings: Arc<GatewayPath>,
+}
+
+/// What a request leads to.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) gateway: Arc<GatewayEntry>,
+    pub(super) route: Route,
+    /// The values of the path's parameters.
+    pub(super) values: Vec<(String, String)>,
+}
+
+impl GatewayEntry {
+    fn find(&self, path: &str) -> Option<(&Route, Vec<(String, String)>)> {
+        if let Some(route) = self.plain.get(path) {
+            return Some((route, Vec::new()));
+        }
+        self.templates.iter().find_map(|(template, route)| Some((route, template.matches(path)?)))
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.plain.contains_key(path)
+            || self.templates.iter().any(|(_, route)| &*route.entry.key.path == path)
+    }
+
+    fn paths(&self) -> impl Iterator<Item = &Arc<PathEntry>> {
+        let templates = self.templates.iter().map(|(_, route)| route);
+        self.plain.values().chain(templates).map(|route| &route.entry)
+    }
 }
 
 /// A path, shared by all workers.
 #[derive(Debug)]
 pub(super) struct PathEntry {
     pub(super) key: PathKey,
+    pub(super) crowd: Crowd,
+    /// Its WebSocket connections.
+    pub(super) members: Members,
     pub(super) backlog_bytes: usize,
     pub(super) slow_clients: SlowClients,
+    /// Who may connect.
+    pub(super) door: Door,
     /// Where the path's order is.
     pub(super) journal: Arc<dyn Journal>,
     pub(super) history: PathHistory,
-    /// Open sessions by worker; a worker without sessions is not sent a batch.
-    sessions: Box<[AtomicUsize]>,
-    /// The same for clients of server-sent events.
-    streams: Box<[AtomicUsize]>,
+    /// Clients without a filter, by format.
+    plain: [Counts; Format::ALL.len()],
+    /// Clients with a filter, of all formats.
+    filtered: Counts,
 }
 
 impl PathEntry {
     /// Counts a client that comes to a worker. Call it before the client hears that it is connected, and before
     /// the journal is read for it.
-    pub(super) fn enter(&self, format: Format, worker: usize) {
-        self.clients(format)[worker % MAX_WORKERS].fetch_add(1, Ordering::AcqRel);
+    pub(super) fn enter(&self, view: &View, worker: usize) {
+        self.counts(view).of(worker).fetch_add(1, Ordering::AcqRel);
     }
 
     /// Counts a client that has gone.
-    pub(super) fn leave(&self, format: Format, worker: usize) {
-        self.clients(format)[worker % MAX_WORKERS].fetch_sub(1, Ordering::AcqRel);
+    pub(super) fn leave(&self, view: &View, worker: usize) {
+        self.counts(view).of(worker).fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Whether a worker may have clients of this format on this path.
-    pub(super) fn is_open_on(&self, format: Format, worker: usize) -> bool {
-        self.clients(format)[worker % MAX_WORKERS].load(Ordering::Acquire) > 0
+    fn counts(&self, view: &View) -> &Counts {
+        if view.filter.is_some() { &self.filtered } else { self.plain(view.format) }
     }
 
-    fn clients(&self, format: Format) -> &[AtomicUsize] {
-        match format {
-            Format::WebSocket => &self.sessions,
-            Format::EventStream => &self.streams,
-        }
+    /// Clients of this format without a filter.
+    pub(super) fn plain(&self, format: Format) -> &Counts {
+        &self.plain[format as usize]
+    }
+
+    /// Clients with a filter.
+    pub(super) fn filtered(&self) -> &Counts {
+        &self.filtered
+    }
+}
+
+/// How many clients of a kind a path has, by worker: one without any is not sent a batch. It takes room when the first
+/// comes.
+#[derive(Debug, Default)]
+pub(super) struct Counts(OnceLock<Box<[AtomicUsize]>>);
+
+impl Counts {
+    fn of(&self, worker: usize) -> &AtomicUsize {
+        let none = || (0..MAX_WORKERS).map(|_| AtomicUsize::new(0)).collect();
+        &self.0.get_or_init(none)[worker % MAX_WORKERS]
+    }
+
+    /// Whether there has ever been one.
+    pub(super) fn is_used(&self) -> bool {
+        self.0.get().is_some()
+    }
+
+    /// Whether a worker may have any.
+    pub(super) fn is_open_on(&self, worker: usize) -> bool {
+        self.0.get().is_some_and(|counts| counts[worker % MAX_WORKERS].load(Ordering::Acquire) > 0)
     }
 }
 
 /// One of the connections that may be open at the same time; dropping it frees the place.
 #[derive(Debug)]
-pub(super) struct Place(Arc<AtomicUsize>);
+pub(super) struct Place {
+    all: Arc<AtomicUsize>,
+    path: Option<(Arc<PathEntry>, Party)>,
+}
+
+impl Place {
+    /// Where its client comes from.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.path.as_ref()?.1.address
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        self.all.fetch_sub(1, Ordering::AcqRel);
+        if let Some((entry, party)) = &self.path {
+            entry.crowd.leave(party);
+        }
     }
 }
 
 impl Directory {
-    /// The directory of `gateways`, with at most `max_connections` sessions over all of them.
-    pub fn new(gateways: &[Gateway], max_connections: usize, journals: &Journals) -> Self {
+    /// The directory of `gateways`. What they ask of other servers is asked by `outbound`.
+    pub fn new(gateways: &[Gateway], limits: PublicLimits, journals: &Journals, outbound: Outbound) -> Self {
         let directory = Self {
             gateways: DashMap::new(),
             domains: DashMap::new(),
             paths: DashMap::new(),
             history: Arc::new(History::new()),
+            rights: Arc::new(Rights::new(outbound.clone())),
             clients: Arc::default(),
             connections: Arc::default(),
-            max_connections,
+            max_connections: limits.connections,
+            handshake_timeout: limits.handshake_timeout,
+            addresses: Addresses::new(limits.trusted_proxies, limits.handshakes_per_second),
+            outbound,
         };
         directory.apply(gateways, journals);
         directory
@@ -104,15 +216,27 @@ impl Directory {
     /// Knows these gateways from now on. Gives the paths that clients can no longer reach.
     pub fn apply(&self, gateways: &[Gateway], journals: &Journals) -> Vec<PathKey> {
         for gateway in gateways {
-            let paths = gateway
-                .paths
-                .iter()
-                .filter_map(|path| Some((path.path.clone(), self.enter_path(gateway, path, journals)?)));
-            let entry = Arc::new(GatewayEntry {
+            let calls = self.gateways.get(&gateway.id).map(|known| Arc::clone(&known.calls));
+            let mut entry = GatewayEntry {
                 allowed_origins: gateway.allowed_origins.clone(),
-                paths: paths.collect(),
+                plain: HashMap::new(),
+                templates: Vec::new(),
                 is_stopped: gateway.is_stopped,
-            });
+                calls: calls.unwrap_or_else(|| Arc::new(Calls::new(self.outbound.clone()))),
+            };
+            for path in &gateway.paths {
+                let Some(known) = self.enter_path(gateway, path, journals) else { continue };
+                let route = Route { entry: known, settings: Arc::new(path.clone()) };
+                // Paths are checked when they are declared.
+                let Ok(template) = PathTemplate::parse(&path.path) else { continue };
+                if template.is_plain() {
+                    entry.plain.insert(path.path.clone(), route);
+                } else {
+                    entry.templates.push((template, route));
+                }
+            }
+            entry.templates.sort_by_key(|(template, _)| template.rank());
+            let entry = Arc::new(entry);
             if let Some(domain) = &gateway.domain {
                 self.domains.insert(domain.clone(), Arc::clone(&entry));
             }
@@ -123,7 +247,7 @@ impl Directory {
             .retain(|domain, _| gateways.iter().any(|gateway| gateway.domain.as_ref() == Some(domain)));
         let is_open = |key: &PathKey| {
             let gateway = self.gateways.get(&key.gateway_id);
-            gateway.is_some_and(|gateway| !gateway.is_stopped && gateway.paths.contains_key(&*key.path))
+            gateway.is_some_and(|gateway| !gateway.is_stopped && gateway.has(&key.path))
         };
         let known = self.paths.iter().map(|entry| entry.key().clone());
         known.collect::<Vec<_>>().into_iter().filter(|key| !is_open(key)).collect()
@@ -137,9 +261,9 @@ impl Directory {
     ) -> Option<Arc<PathEntry>> {
         let key = PathKey { gateway_id: gateway.id.clone(), path: path.path.as_str().into() };
         if let Some(known) = self.paths.get(&key) {
+            known.door.change(path.authorizer.as_ref());
             return Some(Arc::clone(&known));
         }
-        let none = || (0..MAX_WORKERS).map(|_| AtomicUsize::new(0)).collect();
         // Journals are made for the paths of the same gateways.
         let journal = journals.of(&key)?;
         let history = PathHistory::new(key.clone(), Arc::clone(&journal), Arc::clone(&self.history));
@@ -147,22 +271,21 @@ impl Directory {
             journal,
             history,
             key: key.clone(),
+            crowd: Crowd::default(),
+            members: Members::default(),
             backlog_bytes: path.backlog_bytes,
             slow_clients: path.slow_clients,
-            sessions: none(),
-            streams: none(),
+            door: Door::new(Arc::clone(&self.rights), path.authorizer.clone()),
+            plain: Default::default(),
+            filtered: Counts::default(),
         });
         self.paths.insert(key, Arc::clone(&entry));
         Some(entry)
     }
 
     /// Finds the path that a request names: `{path}` under a gateway's domain, else `/{gateway_id}{path}`.
-    /// `host` is the Host header; `path` the request path without its query, compared byte for byte.
-    pub(super) fn find(
-        &self,
-        host: &str,
-        path: &str,
-    ) -> Result<(Arc<GatewayEntry>, Arc<PathEntry>), Refusal> {
+    /// `host` is the Host header; `path` the request path without its query, compared byte for byte but for parameters.
+    pub(super) fn find(&self, host: &str, path: &str) -> Result<Found, Refusal> {
         let domain = self.domains.get(&host_name(host).to_ascii_lowercase()).map(|entry| Arc::clone(&entry));
         let (gateway, path) = match domain {
             Some(gateway) => (gateway, path),
@@ -173,11 +296,11 @@ impl Directory {
                 (Arc::clone(&gateway), &rest[id.len()..])
             }
         };
-        let entry = gateway.paths.get(path).cloned().ok_or(Refusal::UnknownPath)?;
+        let (route, values) = gateway.find(path).ok_or(Refusal::UnknownPath)?;
         if gateway.is_stopped {
             return Err(Refusal::GatewayStopped);
         }
-        Ok((gateway, entry))
+        Ok(Found { route: route.clone(), values, gateway })
     }
 
     /// The path `key`, if it exists.
@@ -185,14 +308,37 @@ impl Directory {
         self.paths.get(key).map(|entry| Arc::clone(&entry))
     }
 
-    /// Takes a place for one more connection, if one is free.
-    pub(super) fn take_place(&self) -> Result<Place, Refusal> {
-        let place = Place(Arc::clone(&self.connections));
+    /// The paths of a gateway, or the one that is declared as `path`; `None` if there is no such path just now.
+    pub(super) fn paths(&self, gateway_id: &str, path: Option<&Id>) -> Option<Vec<Arc<PathEntry>>> {
+        let gateway = Arc::clone(&*self.gateways.get(gateway_id)?);
+        match path {
+            None => Some(gateway.paths().cloned().collect()),
+            Some(path) => {
+                gateway.paths().find(|entry| entry.key.path == *path).map(|entry| vec![Arc::clone(entry)])
+            }
+        }
+    }
+
+    /// Takes a place for one more connection on a path, if one is free.
+    pub(super) fn take_place(&self, route: &Route, party: Party) -> Result<Place, Refusal> {
+        let mut place = Place { all: Arc::clone(&self.connections), path: None };
         // `place` counts down again when it is dropped on refusal.
         if self.connections.fetch_add(1, Ordering::AcqRel) >= self.max_connections {
             return Err(Refusal::Full);
         }
+        route.entry.crowd.enter(&party, &route.settings.limits).map_err(Refusal::Crowded)?;
+        place.path = Some((Arc::clone(&route.entry), party));
         Ok(place)
+    }
+
+    /// Ends of clients that integrations have not been told yet.
+    pub(super) fn farewells(&self) -> usize {
+        self.gateways.iter().map(|gateway| gateway.calls.farewells()).sum()
+    }
+
+    /// Time from connecting to the end of a request's headers.
+    pub(super) fn handshake_timeout(&self) -> Duration {
+        self.handshake_timeout
     }
 
     /// Every open WebSocket connection.
@@ -203,6 +349,19 @@ impl Directory {
     /// Connections open now.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+impl PublicLimits {
+    /// So many connections, and all the rest that tests need.
+    pub(crate) fn for_tests(connections: usize) -> Self {
+        Self {
+            connections,
+            handshakes_per_second: 1_000_000,
+            handshake_timeout: Duration::from_secs(5),
+            trusted_proxies: Vec::new(),
+        }
     }
 }
 
@@ -227,11 +386,12 @@ mod tests {
             is_stopped: false,
         };
         let gateways = [gateway("main", None), gateway("shop", Some("ws.example.org"))];
-        Directory::new(&gateways, max, &Journals::in_memory(&gateways))
+        let journals = Journals::in_memory(&gateways);
+        Directory::new(&gateways, PublicLimits::for_tests(max), &journals, Outbound::for_tests(&[]))
     }
 
     fn find(host: &str, path: &str) -> Result<String, Refusal> {
-        directory(1).find(host, path).map(|(_, entry)| entry.key.to_string())
+        directory(1).find(host, path).map(|found| found.route.entry.key.to_string())
     }
 
     #[test]
@@ -254,6 +414,53 @@ mod tests {
     }
 
     #[test]
+    fn a_plain_path_comes_before_a_template() {
+        let paths = ["/{a}", "/ws", "/{all+}"].map(GatewayPath::new).to_vec();
+        let gateway = Gateway { paths, ..Gateway::new("main") };
+        let journals = Journals::in_memory(std::slice::from_ref(&gateway));
+        let limits = PublicLimits::for_tests(1);
+        let directory = Directory::new(&[gateway], limits, &journals, Outbound::for_tests(&[]));
+        let find = |path: &str| {
+            let found = directory.find("h", path).unwrap();
+            (
+                found.route.settings.path.clone(),
+                found.values.into_iter().map(|(_, value)| value).collect::<String>(),
+            )
+        };
+        assert_eq!(find("/main/ws"), ("/ws".into(), String::new()));
+        assert_eq!(find("/main/other"), ("/{a}".into(), "other".into()));
+        assert_eq!(find("/main/a/b"), ("/{all+}".into(), "a/b".into()));
+        assert_eq!(directory.find("h", "/main/").unwrap_err(), Refusal::UnknownPath);
+    }
+
+    #[test]
+    fn a_path_asks_the_authorizer_that_it_has_now() {
+        use crate::model::authorizer::{Authorizer, HttpAuthorizer};
+        let ask = |url: &str| {
+            Authorizer::Http(HttpAuthorizer {
+                url: url.into(),
+                timeout: Duration::ZERO,
+                cache_ttl: Duration::ZERO,
+                cache_by_uri: false,
+                source: None,
+            })
+        };
+        let gateways = |authorizer: Option<Authorizer>| {
+            let path = GatewayPath { authorizer, ..GatewayPath::new("/ws") };
+            [Gateway { paths: vec![path], ..Gateway::new("main") }]
+        };
+        let journals = Journals::in_memory(&gateways(None));
+        let limits = PublicLimits::for_tests(1);
+        let directory = Directory::new(&gateways(None), limits, &journals, Outbound::for_tests(&[]));
+        let path = directory.find("h", "/main/ws").unwrap().route.entry;
+        assert_eq!(path.door.authorizer(), None);
+        for wanted in [Some(ask("http://a")), Some(ask("http://b")), None] {
+            directory.apply(&gateways(wanted.clone()), &journals);
+            assert_eq!(path.door.authorizer().as_deref(), wanted.as_ref());
+        }
+    }
+
+    #[test]
     fn hosts_lose_their_port() {
         assert_eq!(host_name("a.b:80"), "a.b");
         assert_eq!(host_name("[::1]:80"), "::1");
@@ -263,10 +470,12 @@ mod tests {
     #[test]
     fn a_place_is_free_again_after_its_connection() {
         let directory = directory(1);
-        let place = directory.take_place().unwrap();
-        assert_eq!(directory.take_place().unwrap_err(), Refusal::Full);
+        let route = directory.find("h", "/main/ws").unwrap().route;
+        let take = || directory.take_place(&route, Party::default());
+        let place = take().unwrap();
+        assert_eq!(take().unwrap_err(), Refusal::Full);
         drop(place);
         assert_eq!(directory.connections(), 0);
-        assert!(directory.take_place().is_ok());
+        assert!(take().is_ok());
     }
 }

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::ring::Ring;
+use super::view::View;
 
-/// A path's messages in one format on one worker.
+/// A path's messages as clients with one view get them, on one worker.
 pub(super) struct Feed {
+    pub(super) view: View,
     pub(super) ring: RefCell<Ring>,
     /// Seconds since the worker started, moved by its tick: cheap to read.
     pub(super) clock: Rc<Cell<u32>>,

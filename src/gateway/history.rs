@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::segment::{Format, Segment};
+use super::segment::Segment;
+use super::view::View;
 use crate::journal::{Found, Journal, Position, ReadError, ReadLimit, Start};
 use crate::model::gateway::PathKey;
 
@@ -35,7 +36,7 @@ pub(super) const READ_MORE: Duration = Duration::from_millis(5);
 /// Time until a journal is asked again that could not be read.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
-type Key = (PathKey, Format, Position);
+type Key = (PathKey, View, Position);
 
 #[derive(Debug, Default)]
 struct Cache {
@@ -80,11 +81,11 @@ impl PathHistory {
         blocking(move || journal.find(&key, start)).await
     }
 
-    /// What follows `from`, encoded; `None` at the end of what is committed. With `skips`, what follows the oldest
-    /// that is kept, if that is later.
-    async fn read(self, format: Format, from: Position, skips: bool) -> Result<Option<Segment>, ReadError> {
+    /// What follows `from`, encoded; `None` at the end of what is committed. For clients with a filter it may hold no
+    /// message. With `skips`, what follows the oldest that is kept, if that is later.
+    async fn read(self, view: View, from: Position, skips: bool) -> Result<Option<Segment>, ReadError> {
         let Self { key, journal, shared } = self;
-        let place = (key.clone(), format, from);
+        let place = (key.clone(), view.clone(), from);
         let known = shared.cache().segments.get(&place).cloned();
         if known.is_some() {
             return Ok(known);
@@ -102,10 +103,7 @@ impl PathHistory {
             {
                 stored = journal.read(&key, oldest, LIMIT);
             }
-            let stored = stored?;
-            let Some(first) = stored.first().map(|batch| batch.position) else { return Ok(None) };
-            let batches = stored.iter().map(|batch| &batch.events[..]);
-            Ok(Some(Segment::encode_one(format, first, batches)))
+            Ok(view.encode_one(&stored?))
         });
         let segment = segment.await?;
         if let Some(segment) = segment.as_ref().filter(|segment| segment.first == from) {
@@ -120,7 +118,7 @@ impl PathHistory {
         self,
         turns: Arc<Semaphore>,
         pause: Duration,
-        format: Format,
+        view: View,
         from: Position,
         skips: bool,
     ) -> Piece {
@@ -131,7 +129,7 @@ impl PathHistory {
         let turn = turns.acquire_owned().await.ok();
         // Also when the piece is at hand: what is live comes in between.
         tokio::task::yield_now().await;
-        let read = self.read(format, from, skips).await;
+        let read = self.read(view, from, skips).await;
         if matches!(read, Err(ReadError::Failed(_))) {
             drop(turn);
             tokio::time::sleep(READ_AGAIN).await;
@@ -173,6 +171,7 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::segment::Format;
     use crate::gateway::segment::tests::batch;
 
     #[test]
@@ -182,12 +181,12 @@ mod tests {
         let segment =
             Segment::encode_one(Format::WebSocket, 0, [&vec![batch(0, 1, 65_000).remove(0); 16][..]]);
         for position in [0, 0].into_iter().chain(0..100) {
-            cache.insert((path.clone(), Format::WebSocket, position), segment.clone());
+            cache.insert((path.clone(), Format::WebSocket.into(), position), segment.clone());
             assert!(cache.bytes <= CACHE_BYTES);
             assert_eq!(cache.bytes, cache.segments.len() * cost(&segment));
             assert_eq!(cache.order.len(), cache.segments.len());
         }
-        assert!(cache.segments.contains_key(&(path.clone(), Format::WebSocket, 99)));
-        assert!(!cache.segments.contains_key(&(path, Format::WebSocket, 0)));
+        assert!(cache.segments.contains_key(&(path.clone(), Format::WebSocket.into(), 99)));
+        assert!(!cache.segments.contains_key(&(path, Format::WebSocket.into(), 0)));
     }
 }

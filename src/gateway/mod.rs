@@ -1,24 +1,37 @@
 //! Where batches go out: [`GatewayActor`], the workers behind it, and the sessions of its paths.
 //!
 //! A GatewayActor stands for one gateway. BatchActors send it runs of batches; it appends each to the journal, which
-//! gives it its place in the path's order, and when it is committed encodes it once and sends it to the shard of
-//! every worker that has clients on the path. Its mailbox holds [`MAILBOX`] messages, and [`PENDING`] runs of a path
+//! gives it its place in the path's order, and when it is committed encodes it once for each format and sends it to the
+//! shard of every worker that has clients on the path. Where clients have filters the shard gets the events, too, and
+//! encodes what each filter lets through. Its mailbox holds [`MAILBOX`] messages, and [`PENDING`] runs of a path
 //! may wait for the journal; when either is full the BatchActor waits. When a shard is full the gateway waits for it.
 //! A slow client makes nobody wait: see `socket`.
 
+mod address;
+mod authorize;
 mod clients;
 mod close;
 mod connections;
+mod crowd;
+mod deflate;
 mod directory;
+mod extension;
 mod feed;
+mod filter;
 mod frame;
 mod history;
+mod hooks;
 mod inbound;
 mod listening;
+mod mqtt;
 mod origin;
+mod outbound;
 mod path;
+mod paths;
+mod rate;
 mod refusal;
 mod replay;
+mod request;
 mod resume;
 mod ring;
 mod segment;
@@ -26,9 +39,12 @@ mod session;
 mod shard;
 mod socket;
 mod stream;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod utf8;
+mod view;
 mod vitals;
 
 use std::collections::{HashMap, VecDeque};
@@ -40,33 +56,39 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use actix::prelude::*;
+use actix_http::error::DispatchError;
 use actix_http::{HttpService, KeepAlive, Request};
 use actix_server::ServerHandle;
-use actix_service::fn_service;
+use actix_service::{ServiceFactoryExt as _, fn_service};
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use self::connections::Withdraw;
-pub use self::connections::{Connection, Connections, Sent};
-pub use self::directory::Directory;
+pub use self::connections::{Connections, Sent};
 use self::directory::PathEntry;
+pub use self::directory::{Directory, PublicLimits};
+pub use self::mqtt::Door;
+pub use self::outbound::Outbound;
 use self::segment::{Format, Segment};
-use self::shard::{CloseAll, Deliver, Shard, ShardActor};
+use self::shard::{CloseAll, Content, Deliver, Shard, ShardActor};
+use self::view::Unencoded;
 use crate::journal::{self, Appended, NotAppended, Origin, Position, Run};
 use crate::model::event::Event;
 use crate::model::gateway::PathKey;
 use crate::model::id::Id;
 use crate::telemetry;
+use crate::tls::{Acceptor, Io};
 
 /// Messages that may wait in a GatewayActor's mailbox.
 pub const MAILBOX: usize = 64;
-/// Time a client has from connecting to the end of its request's headers.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time in which a client must take something of what is sent to it.
 const SILENCE: Duration = Duration::from_secs(60);
 /// Time that sessions have at the end to take what is queued for them.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it is looked at the end whether integrations have been told of all ends.
+const FAREWELL_STEP: Duration = Duration::from_millis(20);
 
 /// Runs of one path that may wait for the journal.
 pub const PENDING: usize = 64;
@@ -194,18 +216,27 @@ impl GatewayActor {
         let entry = Arc::clone(&outgoing.entry);
         let Some(first) = runs.first().map(|run| run.position) else { return };
         let mut waiting = Vec::new();
-        for format in [Format::WebSocket, Format::EventStream] {
+        let shards = self.workers.shards();
+        let mut send = |shard: &Addr<ShardActor>, content| {
+            let deliver = Deliver { path: entry.key.clone(), content };
+            if let Err(SendError::Full(deliver)) = shard.try_send(deliver) {
+                waiting.push(shard.send(deliver));
+            }
+        };
+        for format in Format::ALL {
+            let counts = entry.plain(format);
             let mut segments: Option<Vec<Segment>> = None;
-            for (worker, shard) in self.workers.shards().iter() {
-                if !entry.is_open_on(format, *worker) {
-                    continue;
-                }
+            for (_, shard) in shards.iter().filter(|(worker, _)| counts.is_open_on(*worker)) {
                 let batches = || runs.iter().flat_map(|run| run.batches.iter().map(|batch| &batch[..]));
                 let segments = segments.get_or_insert_with(|| Segment::encode(format, first, batches()));
-                let deliver = Deliver { path: entry.key.clone(), format, segments: segments.clone() };
-                if let Err(SendError::Full(deliver)) = shard.try_send(deliver) {
-                    waiting.push(shard.send(deliver));
-                }
+                send(shard, Content::Messages(format, segments.clone()));
+            }
+        }
+        let filtered = entry.filtered();
+        if filtered.is_used() && shards.iter().any(|(worker, _)| filtered.is_open_on(*worker)) {
+            let events = Arc::new(Unencoded::new(runs));
+            for (_, shard) in shards.iter().filter(|(worker, _)| filtered.is_open_on(*worker)) {
+                send(shard, Content::Events(Arc::clone(&events)));
             }
         }
         if !waiting.is_empty() {
@@ -318,9 +349,19 @@ impl Workers {
     }
 }
 
+/// What the public port is besides a place for WebSocket clients.
+#[derive(Debug, Clone, Default)]
+pub struct Port {
+    /// For TLS; without it the port is plain.
+    pub tls: Option<Acceptor>,
+    /// Who takes WebSockets that speak MQTT; without it nobody does.
+    pub mqtt: Option<Door>,
+}
+
 /// The public port: every worker's handshakes and sessions.
 pub struct Listener {
     workers: Arc<Workers>,
+    directory: Arc<Directory>,
     server: ServerHandle,
     ended: watch::Receiver<()>,
 }
@@ -329,6 +370,18 @@ impl Listener {
     /// Serves WebSocket clients on an already bound socket with this many worker threads. Call it inside
     /// an actix system.
     pub fn start(socket: TcpListener, workers: usize, directory: Arc<Directory>) -> io::Result<Self> {
+        Self::start_as(Port::default(), socket, workers, directory)
+    }
+
+    /// The same, as this kind of port.
+    pub fn start_as(
+        port: Port,
+        socket: TcpListener,
+        workers: usize,
+        directory: Arc<Directory>,
+    ) -> io::Result<Self> {
+        let patience = directory.handshake_timeout();
+        let known = Arc::clone(&directory);
         let shards = Arc::new(Workers::default());
         let next_worker = Arc::new(AtomicUsize::new(0));
         let registered = Arc::clone(&shards);
@@ -342,18 +395,34 @@ impl Listener {
                 registered.enter(worker, ShardActor::new(Rc::clone(&shard)).start());
                 let (for_upgrade, for_plain) = (Arc::clone(&directory), Arc::clone(&directory));
                 let plain_shard = Rc::clone(&shard);
-                HttpService::build()
-                    .keep_alive(KeepAlive::Timeout(REQUEST_TIMEOUT))
-                    .client_request_timeout(REQUEST_TIMEOUT)
-                    .on_connect_ext(|io: &TcpStream, _| tune(io))
+                let (tls, mqtt) = (port.tls.clone(), port.mqtt.clone());
+                let http = HttpService::build()
+                    .keep_alive(KeepAlive::Timeout(patience))
+                    .client_request_timeout(patience)
+                    .on_connect_ext(|io: &Io, _| tune(io.tcp()))
                     .upgrade(fn_service(move |(request, framed)| {
-                        upgrade::upgrade(Arc::clone(&for_upgrade), Rc::clone(&shard), request, framed)
+                        let (directory, shard, mqtt) =
+                            (Arc::clone(&for_upgrade), Rc::clone(&shard), mqtt.clone());
+                        async move {
+                            match mqtt.filter(|_| mqtt::is_asked_for(&request)) {
+                                Some(door) => door.enter(&directory.addresses, &request, framed).await,
+                                None => upgrade::upgrade(directory, shard, request, framed).await,
+                            }
+                            Ok::<_, std::convert::Infallible>(())
+                        }
                     }))
                     .h1(fn_service(move |request: Request| {
                         let answer = upgrade::plain(Arc::clone(&for_plain), Rc::clone(&plain_shard), request);
                         async move { Ok::<_, actix_http::Error>(answer.await) }
-                    }))
-                    .tcp()
+                    }));
+                fn_service(move |tcp: TcpStream| {
+                    let tls = tls.clone();
+                    async move {
+                        let peer = tcp.peer_addr().ok();
+                        Ok::<_, DispatchError>((Acceptor::accept_by(tls.as_ref(), tcp).await?, peer))
+                    }
+                })
+                .and_then(http)
             })?
             .run();
         let handle = server.handle();
@@ -364,7 +433,7 @@ impl Listener {
             }
             drop(alive);
         });
-        Ok(Self { workers: shards, server: handle, ended })
+        Ok(Self { workers: shards, directory: known, server: handle, ended })
     }
 
     /// Waits until the server has ended, by [`Self::stop`] or a fault.
@@ -378,12 +447,16 @@ impl Listener {
         Arc::clone(&self.workers)
     }
 
-    /// Stops accepting, sends what is queued, closes every session with 1012 spread over `spread`, and
-    /// ends the workers.
+    /// Stops accepting, sends what is queued, closes every session with 1012 spread over `spread`, tells the
+    /// integrations, and ends the workers.
     pub async fn stop(&self, spread: Duration) {
         self.server.pause().await;
         let close = CloseAll { spread, patience: PATIENCE };
         join_all(self.workers.shards().iter().map(|(_, shard)| shard.send(close))).await;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while self.directory.farewells() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(FAREWELL_STEP).await;
+        }
         self.server.stop(false).await;
     }
 }

@@ -1,4 +1,4 @@
-//! One path on one worker: its ring and its sessions, and how frames get from the one to the others.
+//! One view of a path on one worker: its ring and its sessions, and how frames get from the one to the others.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,8 +14,9 @@ use super::feed::Feed;
 use super::frame;
 use super::listening::Listening;
 use super::ring::Ring;
-use super::segment::{Format, Segment};
+use super::segment::Segment;
 use super::socket::Session;
+use super::view::View;
 
 /// Sessions that are written to before other tasks of the worker have their turn.
 const CHUNK: usize = 256;
@@ -45,13 +46,12 @@ struct Lag {
     unsent: u64,
 }
 
-/// The sessions of a path, and the feed that they read.
+/// The sessions of a path with the same view, and the feed that they read.
 pub(super) struct Path {
     pub(super) entry: Arc<PathEntry>,
     pub(super) feed: Rc<Feed>,
-    pub(super) format: Format,
     sessions: RefCell<Slab<Rc<Session>>>,
-    /// Clients of [`Format::EventStream`].
+    /// Clients of server-sent events.
     streams: RefCell<Slab<Rc<Listening>>>,
     /// The sessions were slow themselves when it was last looked at.
     no_pace_before: Cell<Instant>,
@@ -61,13 +61,14 @@ impl Path {
     /// A path without sessions. `clock` and `turns` are the worker's.
     pub(super) fn new(
         entry: &Arc<PathEntry>,
-        format: Format,
+        view: View,
         clock: &Rc<Cell<u32>>,
         turns: &Arc<Semaphore>,
     ) -> Self {
         Self {
             entry: Arc::clone(entry),
             feed: Rc::new(Feed {
+                view,
                 ring: RefCell::new(Ring::new(entry.backlog_bytes)),
                 clock: Rc::clone(clock),
                 last_append: Cell::new(clock.get()),
@@ -75,7 +76,6 @@ impl Path {
                 joined: Cell::new(u64::MAX),
                 turns: Arc::clone(turns),
             }),
-            format,
             sessions: RefCell::default(),
             streams: RefCell::default(),
             no_pace_before: Cell::new(Instant::now()),
@@ -158,16 +158,20 @@ impl Path {
         if self.len() == 0 {
             return;
         }
-        self.feed.last_append.set(self.feed.clock.get());
         let mut segments = Segment::join(segments).into_iter().peekable();
         while segments.peek().is_some() {
-            let mut round = 0;
+            let (mut round, mut follows) = (0, true);
             while let Some(segment) =
                 segments.next_if(|next| round == 0 || round + next.bytes.len() <= ROUND_BYTES)
             {
                 round += segment.bytes.len();
-                self.append(segment);
+                follows &= self.append(segment);
             }
+            if round == 0 && follows {
+                // Nothing of it is for these clients.
+                continue;
+            }
+            self.feed.last_append.set(self.feed.clock.get());
             self.offer().await;
             self.pace().await;
             if segments.peek().is_some() {
@@ -176,8 +180,10 @@ impl Path {
         }
     }
 
-    fn append(&self, segment: Segment) {
-        if !self.feed.ring.borrow().is_followed_by(&segment) {
+    /// False: it does not follow what was appended before, and clients have to see for themselves.
+    fn append(&self, segment: Segment) -> bool {
+        let follows = self.feed.ring.borrow().is_followed_by(&segment);
+        if !follows {
             // Something between was not sent here, as when a GatewayActor has started again: it is in the journal.
             self.each(Session::replay);
             for (_, stream) in self.streams.borrow().iter() {
@@ -190,6 +196,7 @@ impl Path {
             stream.begin(segment.first);
         }
         self.feed.ring.borrow_mut().append(segment);
+        follows
     }
 
     /// Drops what is below `cursor`, but for a tail while clients read from the journal.

@@ -4,6 +4,11 @@ use std::borrow::Cow;
 
 use actix_http::StatusCode;
 use actix_http::ws::HandshakeError;
+use bytes::Bytes;
+
+use super::crowd::Crowded;
+
+use super::authorize::{Flaw, Trouble};
 
 /// A handshake that does not become a WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,34 +21,100 @@ pub(super) enum Refusal {
     GatewayStopped,
     /// The `Origin` may not connect.
     Origin,
+    /// The same for MQTT.
+    MqttOrigin,
+    /// MQTT is asked for by another name, or by none.
+    Subprotocol,
+    /// The request lacks the token that its path asks for.
+    NoToken,
+    /// The token is not good for this path.
+    Token(Flaw),
+    /// The path's authorizer says no.
+    Denied,
+    /// The path's authorizer says nothing.
+    Authorizer(Trouble),
     /// A request on a WebSocket path that asks for no WebSocket.
     NotWebSocket,
     /// A handshake that RFC 6455 section 4.2.1 does not allow.
     Handshake(HandshakeError),
     /// A start in the past that is not understood, in words.
     Start(String),
+    /// A filter that is not understood, in words.
+    Filter(String),
+    /// Clients of the path on this worker have as many different filters as may be.
+    Filters,
+    /// The header `Sec-WebSocket-Extensions` cannot be read.
+    Extensions,
     /// What was missed cannot be read just now.
     History,
     /// As many connections are open as may be.
     Full,
+    /// As many connections are open as a path lets in.
+    Crowded(Crowded),
+    /// One address begins too many connections.
+    TooFast,
+    /// The path's integration says no.
+    Hook {
+        /// The status that it answers with, 400 to 599.
+        status: u16,
+        /// What its body is.
+        content_type: Option<String>,
+        /// Its body.
+        body: Bytes,
+    },
+    /// The path's integration gives no answer, or one that is none.
+    HookFailed,
+    /// The path's integration gives no answer in time.
+    HookTimedOut,
+    /// As many integrations are asked as may be.
+    HooksBusy,
+    /// The request holds what cannot be passed on to the path's integration, in words.
+    Unfit(String),
     /// The server stops.
     Stopping,
 }
 
 impl Refusal {
+    /// The words for a parameter of the request whose value is not what it may be.
+    pub(super) fn not(name: &str, value: &str, expected: &str) -> String {
+        let value: String = value.chars().take(64).collect();
+        format!("{name}: {value:?} is not {expected}")
+    }
+
     /// The HTTP status.
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::UnknownGateway | Self::UnknownPath => StatusCode::NOT_FOUND,
-            Self::Origin => StatusCode::FORBIDDEN,
+            Self::Origin | Self::MqttOrigin | Self::Denied | Self::Token(Flaw::Scope) => {
+                StatusCode::FORBIDDEN
+            }
+            Self::NoToken | Self::Token(_) => StatusCode::UNAUTHORIZED,
+            Self::Authorizer(Trouble::Broken) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Authorizer(Trouble::Unreachable) => StatusCode::BAD_GATEWAY,
+            Self::Authorizer(Trouble::TimedOut) => StatusCode::GATEWAY_TIMEOUT,
             Self::NotWebSocket | Self::Handshake(HandshakeError::UnsupportedVersion) => {
                 StatusCode::UPGRADE_REQUIRED
             }
             Self::Handshake(HandshakeError::GetMethodRequired) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Handshake(_) | Self::Start(_) => StatusCode::BAD_REQUEST,
-            Self::Full | Self::Stopping | Self::History | Self::GatewayStopped => {
-                StatusCode::SERVICE_UNAVAILABLE
+            Self::Handshake(_)
+            | Self::Start(_)
+            | Self::Filter(_)
+            | Self::Extensions
+            | Self::Subprotocol
+            | Self::Unfit(_) => StatusCode::BAD_REQUEST,
+            Self::Crowded(Crowded::Address | Crowded::Subject) | Self::TooFast => {
+                StatusCode::TOO_MANY_REQUESTS
             }
+            Self::Full
+            | Self::Crowded(Crowded::Path)
+            | Self::Stopping
+            | Self::History
+            | Self::HooksBusy
+            | Self::Filters
+            | Self::GatewayStopped => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Hook { status, .. } => StatusCode::from_u16(*status).unwrap_or(StatusCode::BAD_GATEWAY),
+            Self::HookFailed => StatusCode::BAD_GATEWAY,
+            Self::HookTimedOut => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -54,6 +125,14 @@ impl Refusal {
             Self::UnknownPath => "the gateway has no such path",
             Self::GatewayStopped => "the gateway is stopped",
             Self::Origin => "this Origin may not connect; see allowed_origins of the gateway",
+            Self::NoToken => "this path asks for a token, and there is none, or more than one",
+            Self::Token(flaw) => return Cow::Owned(flaw.to_string()),
+            Self::Denied => "you may not connect to this path",
+            Self::Authorizer(Trouble::Broken) => "who may connect cannot be told just now",
+            Self::Authorizer(Trouble::Unreachable) => "who may connect is not told: no answer",
+            Self::Authorizer(Trouble::TimedOut) => "who may connect is not told in time",
+            Self::MqttOrigin => "this Origin may not connect; see mqtt.websocket_origins",
+            Self::Subprotocol => "MQTT is spoken here; ask for it by 'Sec-WebSocket-Protocol: mqtt'",
             Self::NotWebSocket => {
                 "this path speaks WebSocket, or server-sent events with 'Accept: text/event-stream'"
             }
@@ -72,7 +151,21 @@ impl Refusal {
                 "the header Sec-WebSocket-Key is missing or not 16 bytes in base64"
             }
             Self::Full => "as many connections are open as the server allows",
-            Self::Start(fault) => return Cow::Owned(fault.clone()),
+            Self::Crowded(Crowded::Path) => "as many connections are open as the path allows",
+            Self::Crowded(Crowded::Address) => {
+                "as many connections are open from your address as the path allows"
+            }
+            Self::Crowded(Crowded::Subject) => "as many connections of yours are open as the path allows",
+            Self::TooFast => "too many connections begin from your address",
+            Self::Hook { .. } => "the path's integration refuses the connection",
+            Self::HookFailed => "the path's integration gives no answer",
+            Self::HookTimedOut => "the path's integration gives no answer in time",
+            Self::HooksBusy => "the gateway's integrations are busy; try again",
+            Self::Start(fault) | Self::Filter(fault) | Self::Unfit(fault) => {
+                return Cow::Owned(fault.clone());
+            }
+            Self::Filters => "clients of this path have as many different filters as the server allows",
+            Self::Extensions => "the header Sec-WebSocket-Extensions is not a list of extensions",
             Self::History => "what you missed cannot be read just now; try again",
             Self::Stopping => "the server is stopping",
         };
@@ -85,19 +178,53 @@ impl Refusal {
             Self::UnknownGateway => "unknown_gateway",
             Self::GatewayStopped => "gateway_stopped",
             Self::UnknownPath => "unknown_path",
-            Self::Origin => "origin",
+            Self::Origin | Self::MqttOrigin => "origin",
+            Self::Subprotocol => "subprotocol",
+            Self::NoToken => "no_token",
+            Self::Token(Flaw::Expired) => "token_expired",
+            Self::Token(Flaw::Scope) => "token_scope",
+            Self::Token(_) => "token",
+            Self::Denied => "denied",
+            Self::Authorizer(_) => "authorizer",
             Self::NotWebSocket => "not_websocket",
             Self::Handshake(_) => "handshake",
             Self::Start(_) => "start",
+            Self::Filter(_) => "filter",
+            Self::Filters => "filters",
+            Self::Extensions => "extensions",
             Self::History => "history",
             Self::Full => "full",
+            Self::Crowded(Crowded::Path) => "path_full",
+            Self::Crowded(Crowded::Address) => "address_full",
+            Self::Crowded(Crowded::Subject) => "subject_full",
+            Self::TooFast => "too_fast",
+            Self::Hook { .. } => "hook_refused",
+            Self::HookFailed => "hook_failed",
+            Self::HookTimedOut => "hook_timed_out",
+            Self::HooksBusy => "hooks_busy",
+            Self::Unfit(_) => "unfit",
             Self::Stopping => "stopping",
         }
     }
 
-    /// The JSON body.
-    pub(super) fn body(&self) -> String {
-        serde_json::json!({ "code": self.status().as_u16(), "message": self.message() }).to_string()
+    /// The body: JSON, but for what an integration says.
+    pub(super) fn body(&self) -> Bytes {
+        match self {
+            Self::Hook { body, .. } if !body.is_empty() => body.clone(),
+            _ => serde_json::json!({ "code": self.status().as_u16(), "message": self.message() })
+                .to_string()
+                .into(),
+        }
+    }
+
+    /// What the body is.
+    pub(super) fn content_type(&self) -> &str {
+        match self {
+            Self::Hook { body, content_type, .. } if !body.is_empty() => {
+                content_type.as_deref().unwrap_or("application/octet-stream")
+            }
+            _ => "application/json",
+        }
     }
 
     /// The headers that belong to the status, besides those of every answer.
@@ -107,22 +234,36 @@ impl Refusal {
             Self::NotWebSocket | Self::Handshake(HandshakeError::UnsupportedVersion) => {
                 &[("upgrade", "websocket"), ("sec-websocket-version", "13")]
             }
-            Self::Full | Self::Stopping | Self::History | Self::GatewayStopped => &[("retry-after", "1")],
+            Self::Full
+            | Self::Crowded(_)
+            | Self::TooFast
+            | Self::Filters
+            | Self::HooksBusy
+            | Self::Stopping
+            | Self::History
+            | Self::Authorizer(_)
+            | Self::GatewayStopped => &[("retry-after", "1")],
+            // RFC 6750 section 3.
+            Self::NoToken => &[("www-authenticate", "Bearer")],
+            Self::Token(Flaw::Scope) => &[("www-authenticate", "Bearer error=\"insufficient_scope\"")],
+            Self::Token(_) => &[("www-authenticate", "Bearer error=\"invalid_token\"")],
             _ => &[],
         }
     }
 
     /// The whole HTTP/1.1 answer, for a socket that has left the HTTP layer already.
-    pub(super) fn response(&self) -> String {
+    pub(super) fn response(&self) -> Bytes {
         let body = self.body();
         let mut head = format!("HTTP/1.1 {}\r\n", self.status());
         for (name, value) in self.extra_headers() {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        format!(
-            "{head}content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        head.push_str(&format!(
+            "content-type: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            self.content_type(),
             body.len()
-        )
+        ));
+        Bytes::from([head.as_bytes(), &body].concat())
     }
 }
 
@@ -137,6 +278,22 @@ mod tests {
             "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: 53\r\nconnection: close\r\n\r\n\
              {\"code\":404,\"message\":\"the gateway has no such path\"}"
         );
-        assert!(Refusal::NotWebSocket.response().contains("426 Upgrade Required\r\nupgrade: websocket\r\n"));
+        let response = |refusal: Refusal| String::from_utf8(refusal.response().to_vec()).unwrap();
+        assert!(response(Refusal::NotWebSocket).contains("426 Upgrade Required\r\nupgrade: websocket\r\n"));
+        assert!(response(Refusal::NoToken).contains("401 Unauthorized\r\nwww-authenticate: Bearer\r\n"));
+        assert_eq!(Refusal::Token(Flaw::Scope).status(), 403);
+        assert_eq!(Refusal::Token(Flaw::Expired).status(), 401);
+    }
+
+    #[test]
+    fn what_an_integration_says_is_passed_on() {
+        let hook = |body: &'static [u8]| Refusal::Hook {
+            status: 402,
+            content_type: Some("text/plain".to_owned()),
+            body: Bytes::from_static(body),
+        };
+        let end = b"content-type: text/plain\r\ncontent-length: 3\r\nconnection: close\r\n\r\npay";
+        assert!(hook(b"pay").response().ends_with(end));
+        assert_eq!(hook(b"").content_type(), "application/json");
     }
 }

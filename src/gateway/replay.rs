@@ -78,8 +78,10 @@ impl Replay {
         if segment.first == self.next || self.skips && segment.first > self.next {
             self.skips = false;
             self.next = segment.end;
-            self.sending = Some((segment, 0));
-            self.turn = turn;
+            if !segment.bytes.is_empty() {
+                self.sending = Some((segment, 0));
+                self.turn = turn;
+            }
         }
     }
 
@@ -129,8 +131,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::gateway::segment::Format;
     use crate::gateway::segment::tests::batch;
+    use crate::gateway::segment::{Format, Part};
 
     fn segment(first: Position, counts: &[usize]) -> Segment {
         let mut next = first;
@@ -181,6 +183,17 @@ mod tests {
             prop_assert!(replay.is_boundary());
             prop_assert_eq!(sent, [b"rest", &whole.bytes[..]].concat());
         }
+    }
+
+    #[test]
+    fn a_stretch_without_messages_is_passed_and_its_turn_given_back() {
+        let turns = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
+        let nothing =
+            Segment::encode_one(Format::WebSocket, 5, [Part { count: 4, events: Vec::new().into() }]);
+        let mut replay = Replay::new(Bytes::new(), 5);
+        replay.give(nothing, std::sync::Arc::clone(&turns).try_acquire_owned().ok());
+        assert!(replay.bytes().is_empty() && replay.is_boundary() && replay.next() == 9);
+        assert_eq!(turns.available_permits(), 1);
     }
 
     #[test]

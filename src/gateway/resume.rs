@@ -4,10 +4,10 @@
 use std::time::SystemTime;
 
 use actix_http::RequestHead;
-use url::form_urlencoded;
 use uuid::Uuid;
 
 use super::refusal::Refusal;
+use super::request;
 use crate::journal::{Found, Start};
 
 /// The answer's header that says whether the client gets everything it asked for.
@@ -22,10 +22,8 @@ pub(super) fn start(head: &RequestHead, now: SystemTime) -> Result<Option<Start>
     if let Some(id) = head.headers.get("last-event-id").filter(|id| !id.is_empty()) {
         return after("Last-Event-ID", &String::from_utf8_lossy(id.as_bytes())).map(Some);
     }
-    let query = head.uri.query().unwrap_or_default();
     let value = |name: &str| {
-        let mut pairs = form_urlencoded::parse(query.as_bytes());
-        pairs.find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value)
+        request::query(head).find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value)
     };
     if let Some(id) = value("last_event_id") {
         return after("last_event_id", &id).map(Some);
@@ -53,8 +51,7 @@ fn last(text: &str) -> Result<Start, Refusal> {
 }
 
 fn refuse(name: &str, value: &str, expected: &str) -> Refusal {
-    let value: String = value.chars().take(64).collect();
-    Refusal::Start(format!("{name}: {value:?} is not {expected}"))
+    Refusal::Start(Refusal::not(name, value, expected))
 }
 
 /// The value of [`STATUS_HEADER`].

@@ -20,6 +20,9 @@ pub(super) struct Ring {
     end: Option<Position>,
     /// The position that the first one is expected at, at the latest.
     expected: Option<Position>,
+    /// From here on every message of the path is in a segment. For clients with a filter there may be stretches without
+    /// any, which take no room.
+    since: Position,
     /// Most bytes that are kept for cursors that lag.
     limit: usize,
 }
@@ -59,7 +62,7 @@ pub(super) struct Leave {
 impl Ring {
     /// An empty ring that keeps at most `limit` bytes once [`Self::trim`] is called.
     pub(super) fn new(limit: usize) -> Self {
-        Self { segments: VecDeque::new(), head: 0, end: None, expected: None, limit }
+        Self { segments: VecDeque::new(), head: 0, end: None, expected: None, since: 0, limit }
     }
 
     /// Position after the last byte: where a new session starts.
@@ -93,14 +96,20 @@ impl Ring {
 
     /// The position of the oldest event that is kept, or of the next one.
     pub(super) fn oldest(&self) -> Option<Position> {
-        self.segments.front().map(|placed| placed.segment.first).or(self.end)
+        self.end.map(|_| self.since)
     }
 
-    /// Appends a segment.
+    /// Appends a segment. If it does not follow, nothing of what was before may be kept any more.
     pub(super) fn append(&mut self, segment: Segment) {
+        if self.end != Some(segment.first) {
+            self.since = segment.first;
+        }
+        self.end = Some(segment.end);
+        if segment.bytes.is_empty() {
+            return;
+        }
         let start = self.head;
         self.head += segment.bytes.len() as u64;
-        self.end = Some(segment.end);
         self.segments.push_back(Placed { start, segment });
     }
 
@@ -119,8 +128,8 @@ impl Ring {
 
     /// Drops segments that end at or below `cursor`.
     pub(super) fn trim(&mut self, cursor: u64) {
-        while self.segments.front().is_some_and(|placed| placed.end() <= cursor) {
-            self.segments.pop_front();
+        while let Some(gone) = self.segments.pop_front_if(|placed| placed.end() <= cursor) {
+            self.since = gone.segment.end;
         }
         if self.segments.is_empty() {
             self.segments = VecDeque::new();
@@ -151,19 +160,21 @@ impl Ring {
         Some(Leave { rest, next: message.next })
     }
 
-    /// The cursor at which the event at `position` begins.
+    /// The cursor at which the first message from `position` on begins.
     pub(super) fn locate(&self, position: Position) -> Located {
         match self.end {
             Some(end) if position == end => return Located::At(self.head),
             Some(end) if position < end => {}
             _ => return Located::Ahead,
         }
+        if position < self.since {
+            return Located::Behind;
+        }
         let at = self.segments.partition_point(|placed| placed.segment.end <= position);
-        let start = self
-            .segments
-            .get(at)
-            .and_then(|placed| Some(placed.start + placed.segment.start_of(position)? as u64));
-        start.map_or(Located::Behind, Located::At)
+        // Between two segments, and behind the last, there is no message.
+        let Some(Placed { start, segment }) = self.segments.get(at) else { return Located::At(self.head) };
+        let offset = if position < segment.first { Some(0) } else { segment.start_of(position) };
+        offset.map_or(Located::Behind, |offset| Located::At(start + offset as u64))
     }
 
     /// The segment that `cursor` stands in, from there on; `None` at the head, and below what is kept.
@@ -202,8 +213,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::gateway::segment::Format;
     use crate::gateway::segment::tests::batch;
+    use crate::gateway::segment::{Format, Part};
 
     fn read(ring: &Ring, cursor: u64) -> Vec<u8> {
         let mut slices = [IoSlice::new(&[]); 16];
@@ -277,6 +288,45 @@ mod tests {
         let rest = whole.slice(first.len() + 3..);
         assert_eq!(ring.leave(first.len() as u64 + 3), Some(Leave { rest, next: 13 }));
         assert_eq!(ring.leave(ring.head()), Some(Leave { rest: Bytes::new(), next: 13 }));
+    }
+
+    #[test]
+    fn stretches_without_messages_take_no_room_and_are_found() {
+        let nothing = |first, count| {
+            let part = Part { count, events: Vec::new().into() };
+            Segment::encode(Format::EventStream, first, [part]).remove(0)
+        };
+        let mut ring = Ring::new(1000);
+        ring.append(nothing(10, 5));
+        assert_eq!((ring.head(), ring.next(), ring.oldest()), (0, Some(15), Some(10)));
+        assert_eq!((ring.locate(9), ring.locate(12)), (Located::Behind, Located::At(0)));
+        ring.append(segment(15, &[2]));
+        ring.append(nothing(17, 3));
+        ring.append(nothing(20, 3));
+        ring.append(segment(23, &[1]));
+        let second = segment(15, &[2]).bytes.len() as u64;
+        let expected = [
+            (10, Located::At(0)),
+            (15, Located::At(0)),
+            (16, Located::Behind),
+            (17, Located::At(second)),
+            (21, Located::At(second)),
+            (23, Located::At(second)),
+            (24, Located::At(ring.head())),
+        ];
+        for (position, located) in expected {
+            assert_eq!(ring.locate(position), located, "{position}");
+        }
+        assert_eq!(ring.leave(second), Some(Leave { rest: Bytes::new(), next: 23 }));
+        ring.trim(second);
+        assert_eq!((ring.locate(16), ring.locate(18)), (Located::Behind, Located::At(second)));
+        ring.append(nothing(24, 6));
+        ring.trim(ring.head());
+        assert_eq!((ring.locate(23), ring.locate(25)), (Located::Behind, Located::At(ring.head())));
+        assert_eq!(ring.leave(ring.head()), Some(Leave { rest: Bytes::new(), next: 30 }));
+        // Something between was not appended.
+        ring.append(nothing(40, 2));
+        assert_eq!((ring.locate(30), ring.locate(40)), (Located::Behind, Located::At(ring.head())));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! A stretch of a path as its clients get it: encoded messages, and where each stands in the path's order. Pure.
+//!
+//! For clients with a filter a stretch may hold events that they do not get, and then fewer messages than batches, or none.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -14,21 +17,37 @@ use crate::model::event::Event;
 pub(super) struct Segment {
     /// Whole messages.
     pub(super) bytes: Bytes,
-    /// The position of the first event in it.
+    /// The position of the first event that it is about.
     pub(super) first: Position,
     /// The position after the last one.
     pub(super) end: Position,
-    /// Where messages begin; the first begins at 0.
+    /// Where batches begin, but for those that follow one without a message and have none themselves. The first stands
+    /// at 0.
     marks: Arc<[Mark]>,
 }
 
-/// Where a message begins.
+/// Where a batch begins. It has a message, unless the next mark stands at the same byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Mark {
-    /// In the bytes of its segment.
+    /// In the bytes of the segment.
     at: u32,
-    /// The position of its first event, counted from the segment's.
+    /// The position of the batch's first event, counted from the segment's.
     events: u32,
+}
+
+/// What is sent of a batch.
+#[derive(Debug, Clone)]
+pub(super) struct Part<'a> {
+    /// Its events, with those that are not sent.
+    pub(super) count: usize,
+    /// Those that are.
+    pub(super) events: Cow<'a, [Event]>,
+}
+
+impl<'a> From<&'a [Event]> for Part<'a> {
+    fn from(batch: &'a [Event]) -> Self {
+        Self { count: batch.len(), events: Cow::Borrowed(batch) }
+    }
 }
 
 /// A place in a segment's bytes, seen from the message that it lies in.
@@ -46,7 +65,7 @@ impl Segment {
     pub(super) fn encode<'a>(
         format: Format,
         first: Position,
-        batches: impl IntoIterator<Item = &'a [Event]>,
+        batches: impl IntoIterator<Item = impl Into<Part<'a>>>,
     ) -> Vec<Self> {
         Self::encode_up_to(frame::SEGMENT_BYTES, format, first, batches)
     }
@@ -55,7 +74,7 @@ impl Segment {
     pub(super) fn encode_one<'a>(
         format: Format,
         first: Position,
-        batches: impl IntoIterator<Item = &'a [Event]>,
+        batches: impl IntoIterator<Item = impl Into<Part<'a>>>,
     ) -> Self {
         let empty = || Builder::new(first).build();
         Self::encode_up_to(usize::MAX, format, first, batches).pop().unwrap_or_else(empty)
@@ -65,22 +84,30 @@ impl Segment {
         most: usize,
         format: Format,
         first: Position,
-        batches: impl IntoIterator<Item = &'a [Event]>,
+        batches: impl IntoIterator<Item = impl Into<Part<'a>>>,
     ) -> Vec<Self> {
         let mut segments = Vec::with_capacity(1);
         let mut open = Builder::new(first);
-        for batch in batches {
-            let len = frame::encoded_len(format, batch);
+        for part in batches {
+            let Part { count, events } = part.into();
+            if events.is_empty() {
+                open.skip(count);
+                continue;
+            }
+            let len = frame::encoded_len(format, &events);
             if !open.bytes.is_empty() && open.bytes.len() + len > most {
                 let next = Builder::new(open.end);
                 segments.push(std::mem::replace(&mut open, next).build());
             }
-            open.bytes.reserve(len);
+            if format != Format::Deflated {
+                // What is compressed needs far less, and how much is not known.
+                open.bytes.reserve(len);
+            }
             open.mark(open.end);
-            frame::put(&mut open.bytes, format, batch);
-            open.end += batch.len() as u64;
+            frame::put(&mut open.bytes, format, &events);
+            open.end += count as u64;
         }
-        if !open.bytes.is_empty() {
+        if open.end > open.first {
             segments.push(open.build());
         }
         segments
@@ -119,14 +146,16 @@ impl Segment {
         }
     }
 
-    /// Where the message begins whose first event stands at `position`.
+    /// Where the message begins that is the first one from `position` on; `None` if that lies within a message.
     pub(super) fn start_of(&self, position: Position) -> Option<usize> {
-        if position == self.end {
-            return Some(self.bytes.len());
+        if position >= self.end {
+            return (position == self.end).then_some(self.bytes.len());
         }
         let events = position.checked_sub(self.first)?;
-        let at = self.marks.binary_search_by_key(&events, |mark| u64::from(mark.events)).ok()?;
-        self.marks.get(at).map(|mark| mark.at as usize)
+        let next = self.marks.partition_point(|mark| u64::from(mark.events) <= events);
+        let mark = self.marks.get(next.checked_sub(1)?)?;
+        let next = self.marks.get(next).map_or(self.bytes.len(), |mark| mark.at as usize);
+        (u64::from(mark.events) == events || next == mark.at as usize).then_some(mark.at as usize)
     }
 }
 
@@ -146,6 +175,14 @@ impl Builder {
     /// The next message begins here. A segment holds far less than 4 GiB and 2^32 events.
     fn mark(&mut self, position: Position) {
         self.marks.push(Mark { at: self.bytes.len() as u32, events: (position - self.first) as u32 });
+    }
+
+    /// The next batch has no message.
+    fn skip(&mut self, count: usize) {
+        if self.marks.last().is_none_or(|mark| (mark.at as usize) < self.bytes.len()) {
+            self.mark(self.end);
+        }
+        self.end += count as u64;
     }
 
     fn append(&mut self, segment: &Segment) {
@@ -179,9 +216,8 @@ pub(super) mod tests {
         #[test]
         fn every_message_is_found_where_it_begins(
             sizes in prop::collection::vec((1usize..5, prop_oneof![1usize..50, 30_000usize..40_000]), 1..12),
-            sse: bool,
+            format in prop::sample::select(Format::ALL.to_vec()),
         ) {
-            let format = if sse { Format::EventStream } else { Format::WebSocket };
             let mut next = 7;
             let batches: Vec<_> = sizes.iter().map(|(count, len)| {
                 let made = batch(next, *count, *len);
@@ -208,6 +244,53 @@ pub(super) mod tests {
                     position = end;
                 }
                 prop_assert!(segments.windows(2).all(|pair| pair[0].end == pair[1].first));
+            }
+        }
+    }
+
+    proptest! {
+        /// With batches of which some have no message, or only a part of their events.
+        #[test]
+        fn a_position_between_messages_is_where_the_next_one_begins(
+            sizes in prop::collection::vec((1usize..5, 0usize..5), 1..14),
+            cut: prop::sample::Index,
+        ) {
+            let mut next = 7;
+            let parts: Vec<_> = sizes.iter().map(|(count, kept)| {
+                let made = batch(next, *count, 3);
+                next += *count as u64;
+                let events = Cow::Owned(made[..(*kept).min(*count)].to_vec());
+                Part { count: *count, events }
+            }).collect();
+            // In one piece, and joined from two.
+            let cut = cut.index(parts.len() + 1);
+            let split = 7 + parts[..cut].iter().map(|part| part.count as u64).sum::<u64>();
+            let two = [
+                Segment::encode(Format::EventStream, 7, parts[..cut].iter().cloned()),
+                Segment::encode(Format::EventStream, split, parts[cut..].iter().cloned()),
+            ];
+            let whole = Segment::encode(Format::EventStream, 7, parts.iter().cloned());
+            for segments in [whole, Segment::join(two.concat())] {
+                let [segment] = &segments[..] else { panic!("{segments:?}") };
+                prop_assert_eq!((segment.first, segment.end), (7, next));
+                let (mut position, mut at) = (7, 0);
+                for part in &parts {
+                    let len = if part.events.is_empty() { 0 } else { frame::encoded_len(Format::EventStream, &part.events) };
+                    prop_assert_eq!(segment.start_of(position), Some(at));
+                    for inside in 1..part.count as u64 {
+                        // What lies within a batch without a message lies before the next one.
+                        prop_assert_eq!(segment.start_of(position + inside), (len == 0).then_some(at));
+                    }
+                    position += part.count as u64;
+                    at += len;
+                    if len > 0 {
+                        let message = Message { end: at, next: position };
+                        prop_assert_eq!(segment.message_before(at - len + 1), message);
+                        prop_assert_eq!(segment.message_before(at), message);
+                    }
+                }
+                prop_assert_eq!((segment.start_of(next), segment.start_of(next + 1)), (Some(at), None));
+                prop_assert_eq!(segment.bytes.len(), at);
             }
         }
     }

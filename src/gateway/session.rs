@@ -16,12 +16,14 @@ use actix_web_actors::ws;
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 
+use super::authorize::refresh;
 use super::close::Close;
 use super::history::{Piece, READ_MORE};
-use super::inbound::{Joiner, Message, Scan, Scanner};
+use super::hooks::Answer;
+use super::inbound::{Joiner, Message, Packed, Scan, Scanner};
+use super::segment::Format;
 use super::socket::{Session, Turn};
 use crate::journal::Position;
-use crate::model::gateway::MAX_FRAME_BYTES;
 use crate::telemetry;
 
 /// Turns of one session's input, of at most 16 frames each, before others have theirs.
@@ -56,30 +58,51 @@ impl SessionActor {
     fn take(&mut self, item: Result<ws::Message, ProtocolError>, ctx: &mut ws::WebsocketContext<Self>) {
         match item {
             Ok(ws::Message::Text(text)) => self.received(Message::Text(text.into_bytes())),
-            Ok(ws::Message::Binary(data)) => self.received(Message::Binary(data)),
-            Ok(ws::Message::Continuation(item)) => match self.joiner.push(item) {
-                Ok(Some(message)) => self.received(message),
-                Ok(None) => self.session.touch(),
-                Err(close) => self.session.close(close),
+            Ok(ws::Message::Binary(data)) => match self.session.packed.take() {
+                None => self.received(Message::Binary(data)),
+                Some(packed) => match packed.unpack(&data, self.longest()) {
+                    Ok(message) => self.received(message),
+                    Err(close) => self.session.close(close),
+                },
             },
+            Ok(ws::Message::Continuation(item)) => {
+                match self.joiner.push(item, self.session.packed.take(), self.longest()) {
+                    Ok(Some(message)) => self.received(message),
+                    Ok(None) => self.session.touch(),
+                    Err(close) => self.session.close(close),
+                }
+            }
             Ok(ws::Message::Ping(payload)) => {
                 self.session.touch();
                 ctx.pong(&payload);
             }
             Ok(ws::Message::Pong(_) | ws::Message::Nop) => {}
             Ok(ws::Message::Close(reason)) => {
-                if self.session.peer_closed() {
-                    // The code is sent back as it came (RFC 6455 section 5.5.1), the text is not.
-                    ctx.close(reason.map(|reason| reason.code.into()));
-                }
+                let text = reason.as_ref().and_then(|reason| reason.description.as_deref());
+                let code = reason.as_ref().map(|reason| reason.code.into());
+                self.session.peer_closed(code, text.unwrap_or_default());
             }
             Err(error) => self.session.close(self.session.take_fault().unwrap_or_else(|| close_for(&error))),
         }
     }
 
-    /// Clients only listen: what they send keeps the connection in use, and goes no further.
-    fn received(&mut self, _message: Message) {
+    /// Most bytes of a message.
+    fn longest(&self) -> usize {
+        self.session.settings.limits.message_bytes
+    }
+
+    /// What clients send keeps the connection in use. New tokens are for the gateway alone; the rest goes to the path's
+    /// hooks, if it has any.
+    fn received(&mut self, message: Message) {
         self.session.touch();
+        if let Message::Text(text) = &message
+            && refresh::take(&self.session, text)
+        {
+            return;
+        }
+        if let Some(conversation) = &*self.session.conversation.borrow() {
+            conversation.hear(message);
+        }
     }
 }
 
@@ -102,6 +125,9 @@ pub(super) struct Run<F: FnOnce(&Session)> {
     fetch: Option<(Position, Fetch)>,
     /// What the journal was asked for last.
     asked: Option<Position>,
+    /// The message that is being answered, and the answer that has no room yet.
+    answer: Option<Answer>,
+    unsent: Option<Bytes>,
     /// Called at the end, however it comes: also when the task panics, the session is forgotten.
     leave: Option<F>,
 }
@@ -112,22 +138,25 @@ type Fetch = Pin<Box<dyn Future<Output = Piece>>>;
 
 fn talk(session: &Rc<Session>, bytes: BytesMut) -> Talk {
     session.turn.set(Turn::Begun);
-    let input = Input { session: Rc::clone(session), scanner: Scanner::default(), bytes, gave: false };
+    let limits = &session.settings.limits;
+    let scanner = Scanner::new(limits, session.feed.view.format == Format::Deflated);
+    let input = Input { session: Rc::clone(session), scanner, bytes, gave: false };
     let actor = SessionActor { session: Rc::clone(session), joiner: Joiner::default() };
-    Box::pin(ws::WebsocketContext::with_codec(actor, input, Codec::new().max_size(MAX_FRAME_BYTES)))
+    Box::pin(ws::WebsocketContext::with_codec(actor, input, Codec::new().max_size(limits.frame_bytes)))
 }
 
 impl<F: FnOnce(&Session)> Run<F> {
     /// The task of a session. `early` are bytes that came behind the request; `leave` is called at the end.
     pub(super) fn new(session: Rc<Session>, early: BytesMut, leave: F) -> Self {
         let talk = (!early.is_empty()).then(|| talk(&session, early));
-        Self { session, talk, fetch: None, asked: None, leave: Some(leave) }
+        Self { session, talk, fetch: None, asked: None, answer: None, unsent: None, leave: Some(leave) }
     }
 
     /// Ready when the input has ended, and the actor with it.
     fn poll_talk(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         for _ in 0..MAX_TURNS {
-            if self.session.is_ended() {
+            // What it said goes on first; this task is woken when there is room again.
+            if self.session.is_ended() || self.session.is_full_of_heard() {
                 return Poll::Pending;
             }
             let talk = match &mut self.talk {
@@ -158,6 +187,36 @@ impl<F: FnOnce(&Session)> Run<F> {
         Poll::Pending
     }
 
+    /// Passes on what the client said, one message after the other. True: there may be more to send, or to read. When
+    /// everything is answered, a session that waits for that may close.
+    fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut has_moved = false;
+        loop {
+            if let Some(frames) = self.unsent.take() {
+                if !self.session.takes_messages() {
+                    // Nobody hears it any more.
+                } else if self.session.push_message(frames.clone()) {
+                    has_moved = true;
+                } else {
+                    self.unsent = Some(frames);
+                    return has_moved;
+                }
+            }
+            if self.answer.is_none() {
+                let conversation = self.session.conversation.borrow();
+                let Some(next) = conversation.as_ref().and_then(|conversation| conversation.next()) else {
+                    return self.session.last_words() || has_moved;
+                };
+                self.answer = Some(next);
+                has_moved = true;
+            }
+            match self.answer.as_mut().map(|answer| answer.as_mut().poll(cx)) {
+                Some(Poll::Ready(frames)) => (self.answer, self.unsent) = (None, frames),
+                Some(Poll::Pending) | None => return has_moved,
+            }
+        }
+    }
+
     /// Ready when the session is over.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.session.poll_output(cx).is_pending() {
@@ -183,8 +242,17 @@ impl<F: FnOnce(&Session) + Unpin> Future for Run<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let input_ended = self.poll_talk(cx).is_ready();
-        let over = self.poll_output(cx);
-        if input_ended && over.is_pending() {
+        let was_full = self.session.is_full_of_heard();
+        self.poll_answers(cx);
+        let mut over = self.poll_output(cx);
+        // What is sent makes room for answers, and what is answered for messages.
+        while over.is_pending() && self.poll_answers(cx) {
+            over = self.poll_output(cx);
+        }
+        if was_full && !self.session.is_full_of_heard() {
+            cx.waker().wake_by_ref();
+        }
+        if input_ended && over.is_pending() && !self.session.is_answering() {
             self.session.input_ended();
             return Poll::Ready(());
         }
@@ -196,6 +264,10 @@ impl<F: FnOnce(&Session)> Drop for Run<F> {
     fn drop(&mut self) {
         if let Some(leave) = self.leave.take() {
             leave(&self.session);
+        }
+        if let Some(conversation) = self.session.conversation.take() {
+            let (code, reason) = Close::told(self.session.ended_as());
+            conversation.finish(self.answer.take(), code, reason);
         }
     }
 }
@@ -217,7 +289,8 @@ impl Stream for Input {
             return Poll::Ready(None);
         }
         self.session.turn.set(Turn::Begun);
-        if std::mem::take(&mut self.gave) {
+        // One that has said so much that it must wait is read from when there is room; the task sees to that.
+        if std::mem::take(&mut self.gave) || self.session.is_full_of_heard() {
             return Poll::Pending;
         }
         loop {
@@ -227,18 +300,20 @@ impl Stream for Input {
             let this = &mut *self;
             match this.scanner.scan(&this.bytes) {
                 Scan::Frame(len) => {
-                    let frame = this.bytes.split_to(len).freeze();
-                    if this.bytes.is_empty() {
-                        this.bytes = BytesMut::new();
+                    if let Err(close) = this.session.admits(len) {
+                        return this.refuse(close);
                     }
-                    this.gave = true;
-                    return Poll::Ready(Some(Ok(frame)));
+                    return Poll::Ready(Some(Ok(this.frame(len))));
                 }
-                Scan::Refuse(close) => {
-                    this.bytes = BytesMut::new();
-                    this.session.set_fault(close);
-                    return Poll::Ready(Some(Err(PayloadError::Overflow)));
+                Scan::Packed(len, packed) => {
+                    if let Err(close) = this.session.admits(len) {
+                        return this.refuse(close);
+                    }
+                    this.bytes[0] = Packed::hide(this.bytes[0]);
+                    this.session.packed.set(Some(packed));
+                    return Poll::Ready(Some(Ok(this.frame(len))));
                 }
+                Scan::Refuse(close) => return this.refuse(close),
                 Scan::Incomplete => {}
             }
             match this.session.poll_input(cx, Some(&mut this.bytes)) {
@@ -256,6 +331,22 @@ impl Stream for Input {
 }
 
 impl Input {
+    /// The frame of this length that is there, for the codec.
+    fn frame(&mut self, len: usize) -> Bytes {
+        let frame = self.bytes.split_to(len).freeze();
+        if self.bytes.is_empty() {
+            self.bytes = BytesMut::new();
+        }
+        self.gave = true;
+        frame
+    }
+
+    fn refuse(&mut self, close: Close) -> Poll<Option<Result<Bytes, PayloadError>>> {
+        self.bytes = BytesMut::new();
+        self.session.set_fault(close);
+        Poll::Ready(Some(Err(PayloadError::Overflow)))
+    }
+
     fn discard(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, PayloadError>>> {
         for _ in 0..DISCARD_READS {
             match std::task::ready!(self.session.poll_input(cx, None)) {

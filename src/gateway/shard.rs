@@ -1,34 +1,39 @@
 //! The shard: everything of the gateways that lives on one worker thread.
 //!
 //! [`Shard`] holds the ring and the sessions of every path; the upgrade service adds sessions, their
-//! tasks remove them. [`ShardActor`] is its mailbox: GatewayActors send it encoded frames, the server
-//! tells it to close. It holds [`MAILBOX`] messages; when it is full the GatewayActor waits. All frames
-//! that wait in the mailbox are joined and written together; while it writes it takes nothing new.
+//! tasks remove them. [`ShardActor`] is its mailbox: GatewayActors send it encoded frames, and events that it
+//! encodes itself for clients with filters; the server tells it to close. It holds [`MAILBOX`] messages; when it
+//! is full the GatewayActor waits. All frames that wait in the mailbox are joined and written together; while it
+//! writes it takes nothing new.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use bytes::{Bytes, BytesMut};
-use tokio::net::TcpStream;
+use bytes::BytesMut;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, MissedTickBehavior};
+use uuid::Uuid;
 
-use super::clients::{Client, Clients, Guest};
+use super::clients::{Client, Clients};
 use super::close::Close;
 use super::directory::{PathEntry, Place};
+use super::hooks::Visit;
 use super::path::Path;
+use super::paths::Paths;
+use super::refusal::Refusal;
 use super::replay::Begin;
 use super::segment::{Format, Segment};
 use super::session;
-use super::socket::Session;
+use super::socket::{Arrival, Session};
 use super::stream::Body;
+use super::view::{Unencoded, View};
 use crate::model::gateway::PathKey;
 use crate::telemetry::{self, METRICS};
+use crate::tls::Io;
 
 /// Messages that may wait in the mailbox. One holds at most the batches of one group of events.
 pub(super) const MAILBOX: usize = 32;
@@ -39,11 +44,13 @@ const TURNS: usize = 8;
 const TICK: Duration = Duration::from_secs(1);
 /// Closings of a drain come in steps of this length.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
+/// Filters that are held against what is pending before other tasks of the worker have their turn.
+const FILTERS: usize = 16;
 
 /// The paths and sessions of one worker.
 pub(super) struct Shard {
     worker: usize,
-    paths: RefCell<HashMap<(PathKey, Format), Rc<Path>>>,
+    paths: RefCell<Paths>,
     started: Instant,
     clock: Rc<Cell<u32>>,
     turns: Arc<Semaphore>,
@@ -72,77 +79,77 @@ impl Shard {
 
     /// Counts a client in before its request is answered: from here on what is broadcast on the path comes to this
     /// worker. It counts until the ticket is dropped, or what it has become has ended.
-    pub(super) fn enter(&self, entry: &Arc<PathEntry>, format: Format, place: Place) -> Entered {
-        entry.enter(format, self.worker);
-        Entered { entry: Arc::clone(entry), format, worker: self.worker, place: Some(place) }
+    pub(super) fn enter(
+        &self,
+        entry: &Arc<PathEntry>,
+        view: &View,
+        place: Place,
+    ) -> Result<Entered, Refusal> {
+        let new = || Path::new(entry, view.clone(), &self.clock, &self.turns);
+        let path = self.paths.borrow_mut().open(&entry.key, view, new).ok_or(Refusal::Filters)?;
+        entry.enter(view, self.worker);
+        Ok(Entered { path, worker: self.worker, place: Some(place) })
     }
 
-    /// Makes a session of an upgraded socket. `answer` is the 101 response, which goes out first; `early` are bytes
-    /// that the client sent behind its request. From here on every message of the path reaches it; with `start`
-    /// those of the journal from there come before.
-    pub(super) fn adopt(
-        self: &Rc<Self>,
-        io: TcpStream,
-        entered: Entered,
-        guest: Guest,
-        answer: Bytes,
-        early: BytesMut,
-        start: Option<Begin>,
-    ) {
-        let path = self.path(&entered);
+    /// Makes a session of an upgraded socket. `early` are bytes that the client sent behind its request. From here on
+    /// every message of the path reaches it; those of the journal from where it begins come before.
+    pub(super) fn adopt(self: &Rc<Self>, io: Io, entered: Entered, early: BytesMut, arrival: Arrival) {
+        let path = Rc::clone(&entered.path);
         METRICS.websocket_connections.inc();
         path.expect();
-        let (entry, feed) = (Arc::clone(&path.entry), Rc::clone(&path.feed));
         let Some(place) = entered.keep() else { return };
-        let session = Rc::new(Session::new(io, entry, feed, place, guest, answer, start));
+        let session = Rc::new(Session::new(io, Rc::clone(&path.feed), place, arrival));
         let key = path.insert(Rc::clone(&session));
         let known = Client { path: Arc::clone(&path.entry), worker: self.worker as u16, key: key as u32 };
-        self.clients.insert(session.guest.id, known);
+        self.clients.enter(session.guest.id, known);
         let shard = Rc::clone(self);
         let leave = move |session: &Session| shard.leave(&path, key, session);
         actix_rt::spawn(session::Run::new(session, early, leave));
     }
 
-    /// Makes the body of a response with server-sent events, in the same way.
-    pub(super) fn stream(&self, entered: Entered, start: Option<Begin>) -> Option<Body> {
-        let path = self.path(&entered);
-        Some(Body::new(path, self.worker, start, entered.keep()?))
+    /// Makes the body of a response with server-sent events, in the same way. It ends after `lasts`.
+    pub(super) fn stream(
+        &self,
+        entered: Entered,
+        visit: Option<Visit>,
+        start: Option<Begin>,
+        lasts: Duration,
+    ) -> Option<Body> {
+        let path = Rc::clone(&entered.path);
+        Some(Body::new(path, self.worker, visit, start, lasts, entered.keep()?))
     }
 
     /// Forgets a session that has ended.
     fn leave(&self, path: &Path, key: usize, session: &Session) {
         path.remove(key);
-        self.clients.remove(&session.guest.id);
-        path.entry.leave(path.format, self.worker);
+        self.clients.leave(&session.guest.id);
+        path.entry.leave(&path.feed.view, self.worker);
         METRICS.websocket_connections.dec();
         telemetry::count(&METRICS.websocket_closed, session.ended_as());
         tracing::debug!(connection = %session.guest.id, path = %path.entry.key, reason = session.ended_as(), "closed");
     }
 
-    fn path(&self, entered: &Entered) -> Rc<Path> {
-        let mut paths = self.paths.borrow_mut();
-        let Entered { entry, format, .. } = entered;
-        let path = paths
-            .entry((entry.key.clone(), *format))
-            .or_insert_with(|| Rc::new(Path::new(entry, *format, &self.clock, &self.turns)));
-        Rc::clone(path)
+    /// A path that has, or had, clients here, in every view.
+    pub(super) fn views(&self, key: &PathKey) -> Vec<Rc<Path>> {
+        self.paths.borrow().views(key)
     }
 
-    /// A path that has, or had, clients of this format here.
-    pub(super) fn open_path(&self, key: &PathKey, format: Format) -> Option<Rc<Path>> {
-        self.paths.borrow().get(&(key.clone(), format)).cloned()
+    /// The session with this id, whose key is this in the view that it has.
+    pub(super) fn session(&self, path: &PathKey, key: usize, id: Uuid) -> Option<Rc<Session>> {
+        self.paths.borrow().session(path, key, id)
     }
 
     fn all_paths(&self) -> Vec<Rc<Path>> {
-        self.paths.borrow().values().cloned().collect()
+        self.paths.borrow().all().cloned().collect()
     }
 
     fn sessions(&self) -> usize {
-        self.paths.borrow().values().map(|path| path.len()).sum()
+        self.paths.borrow().all().map(|path| path.len()).sum()
     }
 
     fn tick(&self) {
         self.clock.set(self.started.elapsed().as_secs() as u32);
+        self.paths.borrow_mut().sweep();
         for path in self.all_paths() {
             path.tick(self.clock.get());
         }
@@ -150,10 +157,8 @@ impl Shard {
 }
 
 /// A client that is counted on a worker and does not listen yet.
-#[derive(Debug)]
 pub(super) struct Entered {
-    entry: Arc<PathEntry>,
-    format: Format,
+    path: Rc<Path>,
     worker: usize,
     /// Taken by what the client becomes, which then counts itself out.
     place: Option<Place>,
@@ -168,7 +173,7 @@ impl Entered {
 impl Drop for Entered {
     fn drop(&mut self) {
         if self.place.is_some() {
-            self.entry.leave(self.format, self.worker);
+            self.path.entry.leave(&self.path.feed.view, self.worker);
         }
     }
 }
@@ -178,7 +183,9 @@ pub(super) struct ShardActor {
     shard: Rc<Shard>,
     /// Frames that came since the last write, by path, in order.
     pending: Vec<(Rc<Path>, Vec<Segment>)>,
-    /// Messages that `pending` is made of: at most twice the mailbox.
+    /// Events for clients with filters that came since then, by path, in order.
+    unencoded: Vec<(PathKey, Vec<Arc<Unencoded>>)>,
+    /// Messages that both are made of: at most twice the mailbox.
     delivers: usize,
 }
 
@@ -188,10 +195,17 @@ pub(super) struct ShardActor {
 pub(super) struct Deliver {
     /// The path.
     pub(super) path: PathKey,
-    /// Whose clients they are for.
-    pub(super) format: Format,
-    /// Whole messages.
-    pub(super) segments: Vec<Segment>,
+    /// What is written.
+    pub(super) content: Content,
+}
+
+/// What clients are to get.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    /// Whole messages, for clients of this format without a filter.
+    Messages(Format, Vec<Segment>),
+    /// Events, for clients with filters.
+    Events(Arc<Unencoded>),
 }
 
 /// Refuses new sessions and closes all with [`Close::Restart`] after what is queued has been sent, spread
@@ -208,7 +222,7 @@ pub(super) struct CloseAll {
 impl ShardActor {
     /// The actor for `shard`; start it on the shard's own thread.
     pub(super) fn new(shard: Rc<Shard>) -> Self {
-        Self { shard, pending: Vec::new(), delivers: 0 }
+        Self { shard, pending: Vec::new(), unencoded: Vec::new(), delivers: 0 }
     }
 
     /// What it is the mailbox of.
@@ -219,20 +233,35 @@ impl ShardActor {
     /// Writes what is pending. The mailbox waits meanwhile, so that it fills, and says so to the gateways.
     fn write_pending(&mut self, ctx: &mut Context<Self>) {
         let pending = std::mem::take(&mut self.pending);
-        self.delivers = 0;
-        if pending.is_empty() {
+        let unencoded = std::mem::take(&mut self.unencoded);
+        if std::mem::take(&mut self.delivers) == 0 {
             return;
         }
+        let shard = Rc::clone(&self.shard);
         let write = async move {
             for (path, segments) in pending {
-                let write = futures_util::FutureExt::catch_unwind(AssertUnwindSafe(path.write(segments)));
-                if write.await.is_err() {
-                    tracing::error!(path = %path.entry.key, "a panic while writing was contained; please report it");
-                    METRICS.count_panic("ShardActor");
+                write(&path, path.write(segments)).await;
+            }
+            for (key, events) in unencoded {
+                let views = shard.paths.borrow().filtered(&key);
+                for (n, path) in views.iter().filter(|path| path.len() > 0).enumerate() {
+                    let encoded = || events.iter().flat_map(|events| events.encode(&path.feed.view));
+                    write(path, async { path.write(encoded().collect()).await }).await;
+                    if n % FILTERS == FILTERS - 1 {
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
         };
         ctx.wait(write.into_actor(self));
+    }
+}
+
+/// Writes to the clients of a path, and contains a panic in it.
+async fn write(path: &Path, work: impl Future<Output = ()>) {
+    if futures_util::FutureExt::catch_unwind(AssertUnwindSafe(work)).await.is_err() {
+        tracing::error!(path = %path.entry.key, "a panic while writing was contained; please report it");
+        METRICS.count_panic("ShardActor");
     }
 }
 
@@ -250,17 +279,27 @@ impl Handler<Deliver> for ShardActor {
     type Result = ();
 
     fn handle(&mut self, deliver: Deliver, ctx: &mut Self::Context) {
-        // Without it no client of this path listens here yet.
-        let key = (deliver.path, deliver.format);
-        let Some(path) = self.shard.paths.borrow().get(&key).cloned() else { return };
-        self.delivers += 1;
-        if self.pending.is_empty() {
+        let Deliver { path: key, content } = deliver;
+        if self.delivers == 0 {
             // Futures run after the mailbox is empty: all that waits there is written together.
             ctx.spawn(actix::fut::ready(()).map(|(), actor: &mut Self, ctx| actor.write_pending(ctx)));
         }
-        match self.pending.iter_mut().find(|(known, _)| Rc::ptr_eq(known, &path)) {
-            Some((_, segments)) => segments.extend(deliver.segments),
-            None => self.pending.push((path, deliver.segments)),
+        self.delivers += 1;
+        match content {
+            Content::Messages(format, segments) => {
+                let paths = self.shard.paths.borrow();
+                // Without it no client of this path listens here yet.
+                if let Some(path) = paths.plain(&key, format) {
+                    match self.pending.iter_mut().find(|(known, _)| Rc::ptr_eq(known, path)) {
+                        Some((_, pending)) => pending.extend(segments),
+                        None => self.pending.push((Rc::clone(path), segments)),
+                    }
+                }
+            }
+            Content::Events(events) => match self.unencoded.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, pending)) => pending.push(events),
+                None => self.unencoded.push((key, vec![events])),
+            },
         }
         if self.delivers >= 2 * MAILBOX {
             // Gateways refill the mailbox as fast as it is emptied: what is here goes first.
@@ -318,13 +357,19 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::gateway::directory::Directory;
+    use bytes::Bytes;
+
+    use crate::gateway::clients::Guest;
+    use crate::gateway::crowd::Party;
+    use crate::gateway::directory::{Directory, PublicLimits};
     use crate::gateway::frame;
+    use crate::gateway::outbound::Outbound;
     use crate::gateway::segment::tests::batch;
     use crate::journal::{
         Appended, Found, Journal, Journals, NotAppended, Position, ReadError, ReadLimit, Run, Start, Stored,
     };
     use crate::model::gateway::{Gateway, GatewayPath};
+    use crate::model::limits::Limits;
 
     /// A shard on this thread, where the test stops the clock, and one session with its client's socket.
     struct Bench {
@@ -337,27 +382,28 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let paths = vec![GatewayPath::new("/ws")];
-            let gateway = [Gateway {
-                id: "main".into(),
-                domain: None,
-                allowed_origins: vec![],
-                paths,
-                is_stopped: false,
-            }];
-            let directory = Directory::new(&gateway, 10, &Journals::in_memory(&gateway));
-            let (_, entry) = directory.find("h", "/main/ws").unwrap();
+            let gateway = [Gateway { paths, ..Gateway::new("main") }];
+            let directory = Directory::new(
+                &gateway,
+                PublicLimits::for_tests(10),
+                &Journals::in_memory(&gateway),
+                Outbound::for_tests(&[]),
+            );
+            let route = directory.find("h", "/main/ws").unwrap().route;
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let client = StdStream::connect(listener.local_addr().unwrap()).unwrap();
             client.set_nonblocking(true).unwrap();
             let (server, _) = listener.accept().unwrap();
             server.set_nonblocking(true).unwrap();
-            let server = TcpStream::from_std(server).unwrap();
+            let server = Io::Plain(tokio::net::TcpStream::from_std(server).unwrap());
             tokio::time::pause();
             let shard = Shard::new(0, Arc::default());
             let actor = ShardActor::new(Rc::clone(&shard)).start();
-            let place = directory.take_place().unwrap();
-            let entered = shard.enter(&entry, Format::WebSocket, place);
-            shard.adopt(server, entered, Guest::new(None), Bytes::from_static(b"101"), BytesMut::new(), None);
+            let place = directory.take_place(&route, Party::default()).unwrap();
+            let entered = shard.enter(&route.entry, &Format::WebSocket.into(), place).unwrap();
+            let answer = Bytes::from_static(b"101");
+            let arrival = Arrival { route, guest: Guest::new(None), visit: None, answer, start: None };
+            shard.adopt(server, entered, BytesMut::new(), arrival);
             Self { shard, actor, client, started: Instant::now() }
         }
 
@@ -390,7 +436,7 @@ mod tests {
     fn deliver(position: u64) -> Deliver {
         let path = PathKey { gateway_id: "main".into(), path: "/ws".into() };
         let segments = Segment::encode(Format::WebSocket, position, [&batch(position, 1, 1)[..]]);
-        Deliver { path, format: Format::WebSocket, segments }
+        Deliver { path, content: Content::Messages(Format::WebSocket, segments) }
     }
 
     const PING: [u8; 6] = [0x89, 0x80, 0, 0, 0, 0];
@@ -508,29 +554,37 @@ mod tests {
 
     /// A client of a shard whose socket holds little. It resumes at `start`.
     fn adopt(shard: &Rc<Shard>, directory: &Directory, start: Option<Position>) -> StdStream {
-        let (_, entry) = directory.find("h", "/main/ws").unwrap();
+        let route = directory.find("h", "/main/ws").unwrap().route;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         client.set_recv_buffer_size(4096).unwrap();
         client.connect(&listener.local_addr().unwrap().into()).unwrap();
         let (server, _) = listener.accept().unwrap();
         server.set_nonblocking(true).unwrap();
-        let server = TcpStream::from_std(server).unwrap();
-        SockRef::from(&server).set_send_buffer_size(4096).unwrap();
-        let entered = shard.enter(&entry, Format::WebSocket, directory.take_place().unwrap());
-        let begin = start.map(|position| Begin { position, skips: false });
-        shard.adopt(server, entered, Guest::new(None), Bytes::new(), BytesMut::new(), begin);
+        let server = Io::Plain(tokio::net::TcpStream::from_std(server).unwrap());
+        SockRef::from(server.tcp()).set_send_buffer_size(4096).unwrap();
+        let place = directory.take_place(&route, Party::default()).unwrap();
+        let entered = shard.enter(&route.entry, &Format::WebSocket.into(), place).unwrap();
+        let start = start.map(|position| Begin { position, skips: false });
+        let arrival = Arrival { route, guest: Guest::new(None), visit: None, answer: Bytes::new(), start };
+        shard.adopt(server, entered, BytesMut::new(), arrival);
         client.into()
     }
 
     #[actix::test]
     async fn what_a_session_has_not_sent_is_kept_though_it_comes_to_the_ring_while_others_are_offered() {
-        let paths = vec![GatewayPath::new("/ws")];
-        let gateway =
-            [Gateway { id: "main".into(), domain: None, allowed_origins: vec![], paths, is_stopped: false }];
+        // One of them is noisy.
+        let limits = Limits { frames_per_second: 1_000_000, ..Limits::default() };
+        let paths = vec![GatewayPath { limits, ..GatewayPath::new("/ws") }];
+        let gateway = [Gateway { paths, ..Gateway::new("main") }];
         let stuck = Arc::new(Stuck::default());
         let journal = Arc::clone(&stuck) as Arc<dyn Journal>;
-        let directory = Directory::new(&gateway, 1000, &Journals::one(&gateway, &journal));
+        let directory = Directory::new(
+            &gateway,
+            PublicLimits::for_tests(1000),
+            &Journals::one(&gateway, &journal),
+            Outbound::for_tests(&[]),
+        );
         let shard = Shard::new(0, Arc::default());
         let actor = ShardActor::new(Rc::clone(&shard)).start();
         // The first resumes, and its read takes long. There are so many that others have their turn in between.
@@ -544,7 +598,8 @@ mod tests {
             |position: u64| Segment::encode(Format::WebSocket, position, [&batch(position, 2, 60_000)[..]]);
         let send = |position: u64| {
             let path = PathKey { gateway_id: "main".into(), path: "/ws".into() };
-            actor.try_send(Deliver { path, format: Format::WebSocket, segments: large(position) }).unwrap();
+            let content = Content::Messages(Format::WebSocket, large(position));
+            actor.try_send(Deliver { path, content }).unwrap();
         };
         // Its task is woken again and again, by what its client sends.
         let mut noisy = resuming.try_clone().unwrap();

@@ -5,13 +5,17 @@
 //! on when the socket was full. Nothing here waits; who is blocked says so and is woken by its task.
 //! Its only queue is that of control frames, [`MAX_CONTROL_BYTES`]; a client that fills it is cut off.
 
+mod arrival;
 mod catch_up;
+mod closing;
+mod heard;
 mod own;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -19,25 +23,26 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::net::TcpStream;
 
+pub(super) use self::arrival::Arrival;
+use self::closing::{Last, SLOW_CLOSE_SECONDS};
 use super::clients::Guest;
 use super::close::Close;
 use super::directory::{PathEntry, Place};
 use super::feed::Feed;
 use super::frame;
-use super::replay::{Begin, Replay};
+use super::hooks::Conversation;
+use super::rate::Used;
+use super::replay::Replay;
 use super::ring::Ring;
 use super::vitals::{Finding, Vitals};
+use crate::model::gateway::GatewayPath;
+use crate::tls::Io;
 
 /// Control frames that may wait while a client does not read, in bytes. It holds pongs and the close.
 pub(super) const MAX_CONTROL_BYTES: usize = 16 * 1024;
 /// The same, in frames: each costs more than its bytes.
 pub(super) const MAX_CONTROL_FRAMES: usize = 128;
-/// Seconds from our close frame to the reset of a connection whose client does not answer.
-const CLOSE_SECONDS: u32 = 2;
-/// The same for a client that is closed because it is slow: it has much to read before the close frame.
-const SLOW_CLOSE_SECONDS: u32 = 10;
 /// Unsent bytes that the kernel takes per connection before the socket counts as full.
 const NOTSENT_LOWAT: u32 = 128 * 1024;
 /// Bytes that one read takes from a socket.
@@ -52,6 +57,8 @@ enum Phase {
     Open,
     /// Open, to be closed when everything in the ring is sent.
     Draining(Close),
+    /// Closing, when what the client said before is answered; what it still sends is thrown away.
+    Answering(Last),
     /// Our close frame is queued or sent; waiting for the client's.
     CloseSent,
     /// As `CloseSent`, after a violation: what the client sends is thrown away.
@@ -88,8 +95,13 @@ pub(super) enum Flow {
 pub(super) struct Session {
     pub(super) guest: Guest,
     pub(super) entry: Arc<PathEntry>,
-    feed: Rc<Feed>,
-    io: TcpStream,
+    pub(super) settings: Arc<GatewayPath>,
+    /// What it says, if its path has hooks.
+    pub(super) conversation: RefCell<Option<Box<Conversation>>>,
+    frames: Cell<Used>,
+    bytes: Cell<Used>,
+    pub(super) feed: Rc<Feed>,
+    io: Io,
     /// Where it stands in the path's ring, if it reads there.
     cursor: Cell<u64>,
     /// What it sends instead while it does not read the ring.
@@ -112,26 +124,20 @@ pub(super) struct Session {
     pub(super) turn: Cell<Turn>,
     /// Why the input is refused, from the header scan to the actor.
     fault: Cell<Option<Close>>,
+    /// What is in the compressed message that begins, in the same way.
+    pub(super) packed: Cell<Option<super::inbound::Packed>>,
     waker: RefCell<Option<Waker>>,
     ended_as: Cell<&'static str>,
-    _place: Place,
+    place: Place,
 }
 
 impl Session {
-    /// Takes over a socket. `answer` is the 101 response: it goes out first. With `start` the session begins in the
-    /// journal.
-    pub(super) fn new(
-        io: TcpStream,
-        entry: Arc<PathEntry>,
-        feed: Rc<Feed>,
-        place: Place,
-        guest: Guest,
-        answer: Bytes,
-        start: Option<Begin>,
-    ) -> Self {
+    /// Takes over a socket.
+    pub(super) fn new(io: Io, feed: Rc<Feed>, place: Place, arrival: Arrival) -> Self {
+        let Arrival { route, guest, visit, answer, start } = arrival;
         // It only tunes; a platform without it works as well.
         #[cfg(target_os = "linux")]
-        let _ = SockRef::from(&io).set_tcp_notsent_lowat(NOTSENT_LOWAT);
+        let _ = SockRef::from(io.tcp()).set_tcp_notsent_lowat(NOTSENT_LOWAT);
         let now = feed.clock.get();
         let head = feed.ring.borrow().head();
         let resume = |start| {
@@ -140,7 +146,11 @@ impl Session {
         };
         Self {
             guest,
-            entry,
+            entry: route.entry,
+            settings: route.settings,
+            conversation: RefCell::new(visit.map(|visit| Box::new(Conversation::new(visit)))),
+            frames: Cell::default(),
+            bytes: Cell::default(),
             cursor: Cell::new(head),
             replay: RefCell::new(start.map(resume)),
             io,
@@ -157,9 +167,10 @@ impl Session {
             blocked: Cell::new(false),
             turn: Cell::new(Turn::Over),
             fault: Cell::new(None),
+            packed: Cell::new(None),
             waker: RefCell::new(None),
             ended_as: Cell::new("connection_lost"),
-            _place: place,
+            place,
             feed,
         }
     }
@@ -177,11 +188,6 @@ impl Session {
     /// Whether nothing is left to do for it.
     pub(super) fn is_ended(&self) -> bool {
         self.phase.get() == Phase::Ended
-    }
-
-    /// Whether input is thrown away.
-    pub(super) fn is_discarding(&self) -> bool {
-        self.phase.get() == Phase::Discarding
     }
 
     // --- What the shard calls -----------------------------------------------------------------------
@@ -214,14 +220,28 @@ impl Session {
         if self.is_ended() {
             return;
         }
+        if self.is_full_of_heard() {
+            // It is not listened to just now, so its silence says nothing.
+            self.last_input.set(now);
+        }
         let vitals = Vitals {
             opened: self.opened,
             last_input: self.last_input.get(),
             last_activity: self.last_activity.get().max(self.feed.last_append.get()),
             pinged: self.pinged.get(),
+            idle: self.settings.limits.idle.as_secs() as u32,
+            lifetime: self.settings.limits.lifetime.as_secs() as u32,
         };
+        self.close_if_expired();
         match (vitals.check(now), self.phase.get()) {
-            _ if now >= self.deadline.get() => self.end(self.ended_as.get(), true),
+            // One that waits for answers has waited long enough.
+            _ if now >= self.deadline.get() => {
+                if self.last_words() {
+                    self.wake();
+                } else {
+                    self.end(self.ended_as.get(), true);
+                }
+            }
             (Finding::Dead, _) => self.end("dead", true),
             (Finding::Old, Phase::Open) => self.drain(Close::Lifetime, SLOW_CLOSE_SECONDS),
             (Finding::Idle, Phase::Open) => self.close(Close::Idle),
@@ -234,78 +254,19 @@ impl Session {
         }
     }
 
-    /// Closes when everything that is in the ring by now has been sent, at the latest after `seconds`. One that
-    /// reads from the journal is closed after the message that it is in: what follows is kept there.
-    pub(super) fn drain(&self, close: Close, seconds: u32) {
-        if self.phase.get() == Phase::Open {
-            self.ended_as.set(close.name());
-            self.phase.set(Phase::Draining(close));
-            self.deadline.set(self.feed.clock.get() + seconds);
-            self.shrink();
-            self.wake();
-        }
-    }
-
-    // --- What the session's actor calls -------------------------------------------------------------
-
-    /// Queues a close frame. Frames of the ring that are not begun are not sent any more.
-    pub(super) fn close(&self, close: Close) {
-        if !matches!(self.phase.get(), Phase::Open | Phase::Draining(_)) {
-            return;
-        }
-        self.ended_as.set(close.name());
-        self.phase.set(if close.is_violation() { Phase::Discarding } else { Phase::CloseSent });
-        let seconds =
-            if matches!(close, Close::TooSlow | Close::Gone) { SLOW_CLOSE_SECONDS } else { CLOSE_SECONDS };
-        // The deadline is set once: a peer cannot move it by sending more.
-        self.deadline.set(self.feed.clock.get() + seconds + 1);
-        self.shrink();
-        self.push_control(frame::close(close));
-        self.wake();
-    }
-
-    /// The client's close frame came. True when it has to be answered.
-    pub(super) fn peer_closed(&self) -> bool {
-        let phase = self.phase.replace(Phase::PeerClosed);
-        if matches!(phase, Phase::Open | Phase::Draining(_)) {
-            self.ended_as.set("client");
-            self.deadline.set(self.feed.clock.get() + CLOSE_SECONDS + 1);
-            self.shrink();
-            return true;
-        }
-        false
-    }
-
-    /// A message or a ping came: the connection is in use.
-    pub(super) fn touch(&self) {
-        self.last_activity.set(self.feed.clock.get());
-    }
-
-    /// Why the input was refused, once.
-    pub(super) fn take_fault(&self) -> Option<Close> {
-        self.fault.take()
-    }
-
-    /// Remembers why the input is refused.
-    pub(super) fn set_fault(&self, close: Close) {
-        self.fault.set(Some(close));
-    }
-
     // --- What the session's task calls --------------------------------------------------------------
 
-    /// Queues what the actor wants to send: pongs and the answer to a close frame.
+    /// Queues what goes out between messages: pongs, pings, the close frame.
     pub(super) fn push_control(&self, frame: Bytes) {
         let len = self.control_len.get() + frame.len();
-        if len > MAX_CONTROL_BYTES + own::MAX_OWN_BYTES || self.control.borrow().len() >= MAX_CONTROL_FRAMES {
+        let mut control = self.control.borrow_mut();
+        // A message for this client alone may be longer than all that may wait: then it stands first.
+        let own = control.front().map_or(0, Bytes::len).max(own::MAX_OWN_BYTES);
+        if len > MAX_CONTROL_BYTES + own || control.len() >= MAX_CONTROL_FRAMES {
             return self.end("control_flood", true);
         }
         self.control_len.set(len);
-        self.control.borrow_mut().push_back(frame);
-    }
-
-    /// The input has ended.
-    pub(super) fn input_ended(&self) {
-        self.end(self.ended_as.get(), false);
+        control.push_back(frame);
     }
 
     /// Writes what can be written and arranges to be woken for the rest. Ready when the session is over.
@@ -329,7 +290,7 @@ impl Session {
                     Phase::PeerClosed => self.end(self.ended_as.get(), false),
                     Phase::Discarding if !self.shut.replace(true) => {
                         // The client reads our close frame and then the end; its input is still emptied.
-                        let _ = SockRef::from(&self.io).shutdown(Shutdown::Write);
+                        self.io.shut();
                     }
                     _ => return self.park(cx),
                 },
@@ -388,7 +349,9 @@ impl Session {
         self.ended_as.set(why);
         self.phase.set(Phase::Ended);
         if reset {
-            let _ = SockRef::from(&self.io).set_linger(Some(Duration::ZERO));
+            let _ = SockRef::from(self.io.tcp()).set_linger(Some(Duration::ZERO));
+        } else {
+            self.io.say_goodbye();
         }
         self.wake();
     }
@@ -405,25 +368,25 @@ impl Session {
                 let all_sent = self.replay.borrow().is_some() || cursor == ring.head();
                 match self.phase.get() {
                     Phase::Draining(close) if all_sent => {
-                        self.phase.set(Phase::CloseSent);
-                        let answer_by = self.feed.clock.get() + CLOSE_SECONDS + 1;
-                        self.deadline.set(self.deadline.get().min(answer_by));
-                        self.push_control(frame::close(close));
+                        self.drained(close);
                         continue;
                     }
                     Phase::Open | Phase::Draining(_) if !all_sent => {
                         self.write_frames(&ring, cursor, MAX_SLICES)
                     }
                     // Closing: the frame that is begun is finished, no new one begins.
-                    Phase::CloseSent | Phase::Discarding | Phase::PeerClosed
+                    Phase::Answering(_) | Phase::CloseSent | Phase::Discarding | Phase::PeerClosed
                         if !all_sent && !ring.is_boundary(cursor) =>
                     {
                         self.write_frames(&ring, cursor, 1)
                     }
-                    _ => {
-                        self.blocked.set(false);
-                        return Flow::Idle;
-                    }
+                    _ => match self.io.flush() {
+                        Ok(()) => {
+                            self.blocked.set(false);
+                            return Flow::Idle;
+                        }
+                        full => full,
+                    },
                 }
             };
             match sent {
@@ -446,21 +409,13 @@ impl Session {
             }
     }
 
-    /// Sends past tokio's bookkeeping of the socket, which is only needed once it is full.
-    fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        match SockRef::from(&self.io).send(bytes) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.io.try_write(bytes),
-            sent => sent,
-        }
-    }
-
     fn write_control(&self) -> io::Result<()> {
         let mut control = self.control.borrow_mut();
         let Some(front) = control.front_mut() else {
             self.mid_control.set(false);
             return Ok(());
         };
-        let sent = self.send(front)?;
+        let sent = self.io.try_write(front)?;
         if sent < front.len() {
             front.advance(sent);
             self.mid_control.set(true);
@@ -480,7 +435,7 @@ impl Session {
         let sent = match ring.slices(cursor, &mut slices[..max_slices]) {
             // Never the case: a cursor that the ring has passed is detached.
             0 => return Err(io::ErrorKind::BrokenPipe.into()),
-            1 => self.send(&slices[0])?,
+            1 => self.io.try_write(&slices[0])?,
             filled => self.io.try_write_vectored(&slices[..filled])?,
         };
         self.cursor.set(cursor + sent as u64);

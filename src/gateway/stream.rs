@@ -15,21 +15,20 @@ use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::close::Close;
 use super::directory::{PathEntry, Place};
 use super::history::{Piece, READ_MORE};
+use super::hooks::{Conversation, Visit};
 use super::listening::Listening;
 use super::path::Path;
 use super::replay::Begin;
 use super::ring::Located;
-use super::segment::Format;
 use crate::journal::ReadError;
 use crate::model::gateway::SlowClients;
 use crate::telemetry::{self, METRICS};
 
 /// Silence after which a comment is sent, so that proxies and browsers know that the connection lives.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How long a response lasts; the browser comes back with the id of its last event.
-const LIFETIME: Duration = Duration::from_secs(3600);
 /// The first bytes: how long the browser waits before it comes back.
 const GREETING: Bytes = Bytes::from_static(b"retry: 1000\n\n");
 const COMMENT: Bytes = Bytes::from_static(b":\n\n");
@@ -53,12 +52,22 @@ pub(super) struct Body {
     greeted: bool,
     heartbeat: Pin<Box<Sleep>>,
     until: Instant,
+    /// How the path's hooks know it, if it has any.
+    visit: Option<Visit>,
     _place: Place,
 }
 
 impl Body {
-    /// A client of `path` on this worker, which has been counted already. With `start` it begins in the journal.
-    pub(super) fn new(path: Rc<Path>, worker: usize, start: Option<Begin>, place: Place) -> Self {
+    /// A client of `path` on this worker, which has been counted already. With `start` it begins in the journal; it may
+    /// listen for as long as `lasts`.
+    pub(super) fn new(
+        path: Rc<Path>,
+        worker: usize,
+        visit: Option<Visit>,
+        start: Option<Begin>,
+        lasts: Duration,
+        place: Place,
+    ) -> Self {
         path.expect();
         let skips = start.is_some_and(|start| start.skips);
         let start = start.map(|start| start.position);
@@ -78,14 +87,22 @@ impl Body {
             resuming: start.is_some(),
             skips,
             greeted: false,
-            heartbeat: Box::pin(sleep_until(now + HEARTBEAT)),
-            until: now + LIFETIME,
+            heartbeat: Box::pin(sleep_until(now)),
+            until: now + lasts,
+            visit,
             _place: place,
         };
+        body.rest();
         if start.is_some() {
             body.replay(true);
         }
         body
+    }
+
+    /// Sets the clock for the next comment, or for the end if that is sooner.
+    fn rest(&mut self) {
+        let next = (Instant::now() + HEARTBEAT).min(self.until);
+        self.heartbeat.as_mut().reset(next);
     }
 
     fn replay(&mut self, replaying: bool) {
@@ -106,7 +123,9 @@ impl Body {
                     Ok(Some(segment)) => {
                         self.skips = false;
                         self.listening.next.set(Some(segment.end));
-                        return Poll::Ready(Some(segment.bytes));
+                        if !segment.bytes.is_empty() {
+                            return Poll::Ready(Some(segment.bytes));
+                        }
                     }
                     Ok(None) => self.at_end = true,
                     Err(ReadError::Gone { .. }) => {
@@ -125,10 +144,11 @@ impl Body {
                 Located::At(cursor) => {
                     self.replay(false);
                     (self.at_end, self.resuming) = (true, false);
-                    let rest = self.path.feed.ring.borrow().rest(cursor);
-                    let Some((bytes, end)) = rest else { return Poll::Pending };
-                    self.listening.next.set(Some(end));
-                    return Poll::Ready(Some(bytes));
+                    let ring = self.path.feed.ring.borrow();
+                    // At the head it stands behind everything, also what had no message for it.
+                    let (bytes, end) = ring.rest(cursor).unzip();
+                    self.listening.next.set(end.or_else(|| ring.next()));
+                    return bytes.map_or(Poll::Pending, |bytes| Poll::Ready(Some(bytes)));
                 }
                 Located::Ahead if self.at_end => return Poll::Pending,
                 Located::Behind if !self.resuming => match self.entry.slow_clients {
@@ -157,7 +177,8 @@ impl Body {
             let pause = if std::mem::take(&mut self.at_end) { READ_MORE } else { Duration::ZERO };
             let turns = Arc::clone(&self.path.feed.turns);
             let history = self.entry.history.clone();
-            self.fetch = Some(Box::pin(history.piece(turns, pause, Format::EventStream, next, self.skips)));
+            let view = self.path.feed.view.clone();
+            self.fetch = Some(Box::pin(history.piece(turns, pause, view, next, self.skips)));
         }
     }
 }
@@ -179,11 +200,14 @@ impl MessageBody for Body {
         }
         this.listening.waker.replace(Some(cx.waker().clone()));
         if let Poll::Ready(messages) = this.next(cx) {
-            this.heartbeat.as_mut().reset(Instant::now() + HEARTBEAT);
+            this.rest();
             return Poll::Ready(messages.map(Ok));
         }
         std::task::ready!(this.heartbeat.as_mut().poll(cx));
-        this.heartbeat.as_mut().reset(Instant::now() + HEARTBEAT);
+        if Instant::now() >= this.until {
+            return Poll::Ready(None);
+        }
+        this.rest();
         Poll::Ready(Some(Ok(COMMENT)))
     }
 }
@@ -192,7 +216,11 @@ impl Drop for Body {
     fn drop(&mut self) {
         self.replay(false);
         self.path.remove_stream(self.key);
-        self.entry.leave(Format::EventStream, self.worker);
+        self.entry.leave(&self.path.feed.view, self.worker);
         METRICS.event_streams.dec();
+        if let Some(visit) = self.visit.take() {
+            let (code, reason) = Close::told("connection_lost");
+            Conversation::new(visit).finish(None, code, reason);
+        }
     }
 }

@@ -1,15 +1,20 @@
 //! The gateway over real sockets: actor, workers and sessions together.
 
+mod sweeps;
+mod views;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
+use super::outbound::Outbound;
 use super::*;
 use crate::journal::Journals;
 use crate::model::event_id;
 use crate::model::gateway::{Gateway, GatewayPath, SlowClients};
+use crate::model::limits::Limits;
 use crate::telemetry::METRICS;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -29,19 +34,17 @@ impl Bench {
     /// A gateway with this path, and `/other` of the same kind.
     fn with(workers: usize, path: GatewayPath, max_connections: usize) -> Self {
         let other = GatewayPath { path: "/other".into(), ..path.clone() };
-        let gateway = Gateway {
-            id: "main".into(),
-            domain: None,
-            allowed_origins: vec![],
-            paths: vec![path, other],
-            is_stopped: false,
-        };
-        let gateways = [gateway];
+        let gateways = [Gateway { paths: vec![path, other], ..Gateway::new("main") }];
         Self::over(workers, &gateways, max_connections, &Journals::in_memory(&gateways))
     }
 
     fn over(workers: usize, gateways: &[Gateway], max_connections: usize, journals: &Journals) -> Self {
-        let directory = Arc::new(Directory::new(gateways, max_connections, journals));
+        let directory = Arc::new(Directory::new(
+            gateways,
+            PublicLimits::for_tests(max_connections),
+            journals,
+            Outbound::for_tests(&[]),
+        ));
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         let listener = Listener::start(socket, workers, Arc::clone(&directory)).unwrap();
@@ -80,12 +83,20 @@ struct Client {
 
 impl Client {
     fn connect(address: SocketAddr, path: &str) -> Self {
-        let mut io = TcpStream::connect(address).unwrap();
+        Self::connect_with(address, path, "")
+    }
+
+    fn connect_with(address: SocketAddr, path: &str, headers: &str) -> Self {
+        Self::over(TcpStream::connect(address).unwrap(), path, headers)
+    }
+
+    fn over(mut io: TcpStream, path: &str, headers: &str) -> Self {
+        let address = io.peer_addr().unwrap();
         io.set_read_timeout(Some(LIMIT)).unwrap();
         write!(
             io,
             "GET /main{path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{headers}\r\n"
         )
         .unwrap();
         let mut head = Vec::new();
@@ -282,7 +293,9 @@ async fn pings_are_answered_and_the_close_code_comes_back() {
 
 #[actix::test]
 async fn pongs_that_nobody_reads_end_the_connection_at_their_bound() {
-    let bench = Bench::new(1, 64 << 20, 100);
+    let limits = Limits { frames_per_second: 1_000_000, bytes_per_second: 1 << 30, ..Limits::default() };
+    let path = GatewayPath { backlog_bytes: 64 << 20, limits, ..GatewayPath::new("/ws") };
+    let bench = Bench::with(1, path, 100);
     let client = bench.client("/ws").await;
     let text = vec![b'x'; 30_000];
     for _ in 0..400 {
@@ -481,7 +494,7 @@ async fn what_a_gateway_actor_took_with_it_is_read_from_the_journal() {
     bench.count(0..3, 1).await;
     bench.gateway.send(Flush).await.unwrap();
     // Appended, and lost before it was delivered.
-    let (_, entry) = bench.directory.find("h", "/main/ws").unwrap();
+    let entry = bench.directory.find("h", "/main/ws").unwrap().route.entry;
     let lost = Arc::new(vec![vec![event(b"3"), event(b"4")]]);
     entry.journal.append(Run { path: entry.key.clone(), origin: None, batches: lost }).unwrap();
     bench.count(5..9, 1).await;
@@ -743,7 +756,7 @@ async fn with_something_lost(policy: SlowClients, query: &'static str, live_firs
         assert_eq!(arrived.await.unwrap(), 1);
         io = client.io.try_clone().unwrap();
     }
-    let (_, entry) = bench.directory.find("h", "/main/ws").unwrap();
+    let entry = bench.directory.find("h", "/main/ws").unwrap().route.entry;
     let lost =
         Arc::new(vec![vec![event(next.to_string().as_bytes()), event((next + 1).to_string().as_bytes())]]);
     entry.journal.append(Run { path: entry.key.clone(), origin: None, batches: lost }).unwrap();

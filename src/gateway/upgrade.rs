@@ -10,30 +10,47 @@ use std::time::{Duration, SystemTime};
 
 use actix_codec::Framed;
 use actix_http::body::BoxBody;
-use actix_http::{Method, Request, RequestHead, Response, StatusCode, h1, header, ws};
+use actix_http::{Method, Request, RequestHead, Response, StatusCode, Version, h1, header, ws};
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use uuid::Uuid;
 
+use super::authorize::Entrance;
 use super::clients::Guest;
-use super::directory::Directory;
+use super::close::Close;
+use super::crowd::Party;
+use super::directory::{Directory, Found, Route};
+use super::extension::Deflate;
+use super::filter::Filter;
+use super::hooks::{Conversation, Visit};
 use super::refusal::Refusal;
 use super::replay::Begin;
 use super::segment::Format;
 use super::shard::{Entered, Shard};
-use super::{origin, resume};
+use super::socket::Arrival;
+use super::view::View;
+use super::{extension, origin, request, resume};
 use crate::journal::Start;
 use crate::telemetry::{self, METRICS};
+use crate::tls::Io;
 
 /// Time that a client has to take the answer to a refused handshake.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The answer's header that tells a client its id, as the model system names it.
+const CONNECTION_ID: &str = "X-Yc-Apigateway-Websocket-Connection-Id";
+
 /// What a lawful request gets.
 struct Admission {
     entered: Entered,
+    route: Route,
+    guest: Guest,
+    visit: Option<Visit>,
+    /// How its messages are compressed, if they are.
+    deflate: Option<Deflate>,
     /// Where it begins in the path's order, unless it begins now, and the header that says what it gets.
     start: Option<(Begin, String)>,
+    /// The subprotocol that the answer names.
+    protocol: Option<String>,
 }
 
 /// Handles a request that asks for an upgrade.
@@ -41,37 +58,56 @@ pub(super) async fn upgrade(
     directory: Arc<Directory>,
     shard: Rc<Shard>,
     request: Request,
-    framed: Framed<TcpStream, h1::Codec>,
-) -> Result<(), std::convert::Infallible> {
+    framed: Framed<Io, h1::Codec>,
+) {
     let parts = framed.into_parts();
-    let mut io = parts.io;
-    let lawful = ws::verify_handshake(request.head()).map_err(Refusal::Handshake);
-    match admit(&directory, &shard, request.head(), Format::WebSocket, lawful).await {
-        Ok(Admission { entered, start }) => {
+    let io = parts.io;
+    let lawful = verify(request.head()).map_err(Refusal::Handshake);
+    match admit(&directory, &shard, &request, Format::WebSocket, lawful).await {
+        Ok(Admission { entered, route, guest, visit, protocol, deflate, start }) => {
             let (start, status) = start.unzip();
-            let user_agent =
-                request.head().headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-            let guest = Guest::new(user_agent);
-            let answer = switching_protocols(&parts.write_buf, request.head(), guest.id, status.as_deref());
-            tracing::debug!(connection = %guest.id, path = request.path(), peer = ?request.peer_addr(), "connected");
+            let extra = [
+                (CONNECTION_ID, Some(guest.id.to_string())),
+                (resume::STATUS_HEADER, status),
+                ("Sec-WebSocket-Protocol", protocol),
+                ("Sec-WebSocket-Extensions", deflate.map(|deflate| deflate.answer().to_owned())),
+            ];
+            let answer = switching_protocols(&parts.write_buf, request.head(), &extra);
+            let subject = guest.pass.as_ref().and_then(|pass| pass.subject());
+            tracing::debug!(
+                connection = %guest.id, path = request.path(), peer = ?request.peer_addr(), subject, "connected"
+            );
             drop(request);
             // A copy: the HTTP layer's buffer of 8 KiB must not live as long as the session.
             let early = BytesMut::from(&parts.read_buf[..]);
-            shard.adopt(io, entered, guest, answer, early, start);
+            shard.adopt(io, entered, early, Arrival { route, guest, visit, answer, start });
         }
         Err(refusal) => {
             drop(request);
-            telemetry::count(&METRICS.websocket_refused, refusal.name());
-            let answer = [&parts.write_buf[..], refusal.response().as_bytes()].concat();
-            // A client that does not take its answer is not waited for.
-            let _ = tokio::time::timeout(REFUSAL_TIMEOUT, async {
-                io.write_all(&answer).await?;
-                io.shutdown().await
-            })
-            .await;
+            refuse(io, &parts.write_buf, &refusal).await;
         }
     }
-    Ok(())
+}
+
+/// Answers that there will be no WebSocket. `before` are answers to earlier requests that are not sent yet.
+pub(super) async fn refuse(mut io: Io, before: &[u8], refusal: &Refusal) {
+    telemetry::count(&METRICS.websocket_refused, refusal.name());
+    let answer = [before, &refusal.response()].concat();
+    // A client that does not take its answer is not waited for.
+    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, async {
+        io.write_all(&answer).await?;
+        io.shutdown().await
+    })
+    .await;
+}
+
+/// Whether a request is a handshake. In HTTP/1.0 there is no upgrade: one that a proxy has passed on is not for us
+/// (RFC 9110 section 7.8).
+fn verify(head: &RequestHead) -> Result<(), ws::HandshakeError> {
+    if head.version < Version::HTTP_11 {
+        return Err(ws::HandshakeError::NoWebsocketUpgrade);
+    }
+    ws::verify_handshake(head)
 }
 
 /// Answers a request that asks for no upgrade: server-sent events for those who accept them, else words.
@@ -82,10 +118,13 @@ pub(super) async fn plain(
 ) -> Response<BoxBody> {
     let head = request.head();
     let lawful = if accepts_events(head) { Ok(()) } else { Err(Refusal::NotWebSocket) };
-    let admission = admit(&directory, &shard, head, Format::EventStream, lawful).await;
-    let stream = admission.and_then(|Admission { entered, start }| {
+    let admission = admit(&directory, &shard, &request, Format::EventStream, lawful).await;
+    let stream = admission.and_then(|Admission { entered, route, guest, visit, start, .. }| {
         let (start, status) = start.unzip();
-        shard.stream(entered, start).map(|body| (body, status)).ok_or(Refusal::Stopping)
+        let lifetime = route.settings.limits.lifetime;
+        let right = guest.pass.and_then(|pass| pass.left(SystemTime::now()));
+        let lasts = lifetime.min(right.unwrap_or(lifetime));
+        shard.stream(entered, visit, start, lasts).map(|body| (body, status)).ok_or(Refusal::Stopping)
     });
     match stream {
         Ok((body, status)) => {
@@ -110,7 +149,7 @@ pub(super) async fn plain(
         Err(refusal) => {
             telemetry::count(&METRICS.websocket_refused, refusal.name());
             let mut response = Response::build(refusal.status());
-            response.insert_header((header::CONTENT_TYPE, "application/json"));
+            response.insert_header((header::CONTENT_TYPE, refusal.content_type()));
             for header in refusal.extra_headers() {
                 response.insert_header(*header);
             }
@@ -136,55 +175,108 @@ fn accepts_events(head: &RequestHead) -> bool {
 async fn admit(
     directory: &Directory,
     shard: &Shard,
-    head: &RequestHead,
+    asked: &Request,
     format: Format,
     lawful: Result<(), Refusal>,
 ) -> Result<Admission, Refusal> {
-    let (gateway, path) = directory.find(host(head), head.uri.path())?;
+    let head = asked.head();
+    let address = directory.addresses.admit(asked)?;
+    let Found { gateway, route, values } = directory.find(request::host(head), head.uri.path())?;
     lawful?;
     let origins = head.headers.get_all(header::ORIGIN).map(|value| value.as_bytes());
-    if !origin::is_allowed(origins, &gateway.allowed_origins, host(head)) {
+    if !origin::is_allowed(origins, &gateway.allowed_origins, request::host(head)) {
         return Err(Refusal::Origin);
     }
+    let entrance = route.entry.door.ask(head, &route.entry.key).await?;
+    if entrance.is_some() {
+        // The gateway may have been stopped meanwhile.
+        directory.find(request::host(head), head.uri.path())?;
+    }
+    let (pass, protocol) =
+        entrance.map_or((None, None), |Entrance { pass, protocol }| (Some(pass), protocol));
     let start = resume::start(head, SystemTime::now())?;
+    let (view, deflate) = view(head, &route, format)?;
     if shard.is_stopping() {
         return Err(Refusal::Stopping);
     }
     // Before the journal is asked, so that what is broadcast meanwhile comes to this worker.
-    let entered = shard.enter(&path, format, directory.take_place()?);
-    let Some(start) = start else { return Ok(Admission { entered, start: None }) };
+    let subject = pass.as_ref().and_then(|pass| pass.subject()).map(Into::into);
+    let place = directory.take_place(&route, Party { address, subject })?;
+    let entered = shard.enter(&route.entry, &view, place)?;
+    let start = match start {
+        Some(start) => Some(begin(&route, start).await?),
+        None => None,
+    };
+    let user_agent = head.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    let guest = Guest { pass, ..Guest::new(user_agent) };
+    let visit = Visit::new(&route.entry.key, &route.settings, &gateway.calls, guest.id, head, &values);
+    // Last, so that whoever is let in is let in, and its end is told.
+    let chosen = match &visit {
+        Some(visit) => visit.connect().await?,
+        None => None,
+    };
+    // Only what the client has offered, and never its token.
+    let protocol =
+        protocol.or_else(|| chosen.filter(|chosen| request::offers(head).any(|offer| offer == chosen)));
+    let admission = Admission { entered, route, guest, visit, protocol, deflate, start };
+    // The gateway may have been stopped meanwhile, and the server.
+    let still = directory.find(request::host(head), head.uri.path()).map(drop);
+    match still.and(if shard.is_stopping() { Err(Refusal::Stopping) } else { Ok(()) }) {
+        Ok(()) => Ok(admission),
+        Err(refusal) => {
+            if let Some(visit) = admission.visit {
+                let close = Close::Withdrawn;
+                Conversation::new(visit).finish(None, close.code(), close.reason());
+            }
+            Err(refusal)
+        }
+    }
+}
+
+/// Where a client begins that asks for the past, and the header that says what it gets.
+async fn begin(route: &Route, start: Start) -> Result<(Begin, String), Refusal> {
+    let path = &route.entry;
     let found = path.history.clone().find(start).await.map_err(|error| {
         tracing::warn!(path = %path.key, %error, "failed to look for what a client missed");
         Refusal::History
     })?;
-    if shard.is_stopping() {
-        return Err(Refusal::Stopping);
-    }
-    // The gateway may have been stopped meanwhile.
-    directory.find(host(head), head.uri.path())?;
     telemetry::count(&METRICS.resumes, if found.gap { "gap" } else { "complete" });
     let skips = found.gap || !matches!(start, Start::After(_));
-    let begin = Begin { position: found.position, skips };
-    Ok(Admission { entered, start: Some((begin, resume::status(&found))) })
+    Ok((Begin { position: found.position, skips }, resume::status(&found)))
 }
 
-fn host(head: &RequestHead) -> &str {
-    head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+/// How a client will see its path, and how its messages are compressed, if they are.
+fn view(head: &RequestHead, route: &Route, format: Format) -> Result<(View, Option<Deflate>), Refusal> {
+    let filter = Filter::read(head.uri.query().unwrap_or_default())?.map(Arc::new);
+    let offers = head.headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).map(|value| value.as_bytes());
+    let deflate = match format {
+        Format::WebSocket if route.settings.deflate => {
+            extension::choose(offers).map_err(|extension::Malformed| Refusal::Extensions)?
+        }
+        _ => None,
+    };
+    let format = if deflate.is_some() { Format::Deflated } else { format };
+    Ok((View { format, filter }, deflate))
 }
 
-/// The 101 answer. `before` are answers to earlier requests of this connection that are not sent yet.
-fn switching_protocols(before: &[u8], head: &RequestHead, id: Uuid, resumed: Option<&str>) -> Bytes {
+/// The 101 answer, with headers of `extra` that have a value. `before` are answers to earlier requests of this
+/// connection that are not sent yet.
+pub(super) fn switching_protocols(
+    before: &[u8],
+    head: &RequestHead,
+    extra: &[(&str, Option<String>)],
+) -> Bytes {
     let key = head
         .headers
         .get(header::SEC_WEBSOCKET_KEY)
         .map(|key| ws::hash_key(key.as_bytes()))
         .unwrap_or_default();
     let accept = String::from_utf8_lossy(&key);
-    let resumed =
-        resumed.map(|status| format!("{}: {status}\r\n", resume::STATUS_HEADER)).unwrap_or_default();
+    let extra: String =
+        extra.iter().filter_map(|(name, value)| Some(format!("{name}: {}\r\n", value.as_ref()?))).collect();
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
-         sec-websocket-accept: {accept}\r\nX-Yc-Apigateway-Websocket-Connection-Id: {id}\r\n{resumed}\r\n"
+         sec-websocket-accept: {accept}\r\n{extra}\r\n"
     );
     Bytes::from([before, answer.as_bytes()].concat())
 }

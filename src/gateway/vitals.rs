@@ -5,11 +5,6 @@ const PING_AFTER: u32 = 15;
 /// Seconds without input after which the peer is dead: with a ping lost or unanswered in between, and a
 /// clock that moves once a second, it is found within 40 seconds.
 const DEAD_AFTER: u32 = 35;
-/// Seconds without a message in either direction, or a ping of the client, after which it is idle.
-const IDLE_AFTER: u32 = 600;
-/// Seconds that a connection lives.
-const LIFETIME: u32 = 3600;
-
 /// What is known about a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Vitals {
@@ -21,6 +16,10 @@ pub(super) struct Vitals {
     pub(super) last_activity: u32,
     /// Whether a ping has been sent since the last input.
     pub(super) pinged: bool,
+    /// Seconds without use after which it is idle.
+    pub(super) idle: u32,
+    /// Seconds that it may live.
+    pub(super) lifetime: u32,
 }
 
 /// What is to be done.
@@ -45,9 +44,9 @@ impl Vitals {
         let unused = now.saturating_sub(self.last_activity.max(self.opened));
         if silent >= DEAD_AFTER {
             Finding::Dead
-        } else if now.saturating_sub(self.opened) >= LIFETIME {
+        } else if now.saturating_sub(self.opened) >= self.lifetime {
             Finding::Old
-        } else if unused >= IDLE_AFTER {
+        } else if unused >= self.idle {
             Finding::Idle
         } else if silent >= PING_AFTER && !self.pinged {
             Finding::Ping
@@ -61,7 +60,8 @@ impl Vitals {
 mod tests {
     use super::*;
 
-    const FRESH: Vitals = Vitals { opened: 100, last_input: 100, last_activity: 100, pinged: false };
+    const FRESH: Vitals =
+        Vitals { opened: 100, last_input: 100, last_activity: 100, pinged: false, idle: 600, lifetime: 3600 };
 
     #[test]
     fn a_silent_peer_is_asked_once_and_then_dead() {

@@ -69,8 +69,7 @@ fn operation(route: &Route, used: &mut BTreeSet<String>) -> Value {
         let content = json!({ "application/json": { "schema": body } });
         operation.insert("requestBody".into(), json!({ "required": required, "content": content }));
     } else {
-        let single = rest().filter(|field| !field.is_map() && !matches!(field.kind(), Kind::Message(_)));
-        for field in single {
+        for field in rest().filter(is_single) {
             let required = limits(&field).required;
             parameters.push(
                 json!({ "name": field.json_name(), "in": "query", "required": required, "schema": value(&field, used) }),
@@ -90,6 +89,16 @@ fn operation(route: &Route, used: &mut BTreeSet<String>) -> Value {
         }),
     );
     Value::Object(operation)
+}
+
+/// Whether a field can stand in a query as it is.
+fn is_single(field: &FieldDescriptor) -> bool {
+    match field.kind() {
+        Kind::Message(message) => {
+            matches!(message.full_name(), "google.protobuf.Timestamp" | "google.protobuf.Duration")
+        }
+        _ => !field.is_map(),
+    }
 }
 
 fn reference(name: &str) -> Value {
@@ -210,5 +219,12 @@ mod tests {
         assert_eq!(schema["properties"]["description"]["maxLength"], 500);
         assert_eq!(document["paths"]["/endpoints"]["get"]["security"], json!([]));
         assert!(document["paths"]["/triggers/v1/triggers"]["get"].get("security").is_none());
+        let list = &document["paths"]["/triggercast/v1/connections"]["get"]["parameters"];
+        let format = |name: &str| {
+            let parameter = list.as_array().unwrap().iter().find(|parameter| parameter["name"] == name);
+            parameter.unwrap()["schema"]["format"].clone()
+        };
+        assert_eq!(format("connectedBefore"), "date-time");
+        assert_eq!(format("gatewayId"), Value::Null);
     }
 }

@@ -12,42 +12,55 @@ use futures_util::stream::{self, Once};
 use tokio::net::TcpListener;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::server::ServerStreamingService;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
-use super::tls;
-use crate::api::{Api, Fault, Incoming};
+use super::incoming;
+use crate::api::{Api, Fault, Incoming, is_open};
 use crate::proto::raw::RawCodec;
+use crate::tls::Acceptor;
 
-/// Largest request, in bytes: an OpenAPI document and a little more.
+/// Largest request, in bytes: an OpenAPI document and a little more; of those who need not say who they are, less.
 const MAX_REQUEST: usize = 4 * 1024 * 1024;
-/// Calls of one connection that may run at the same time.
+const MAX_OPEN_REQUEST: usize = 64 * 1024;
+/// Connections at the same time; stops strangers from taking all file descriptors.
+const MAX_CONNECTIONS: usize = 1024;
+/// Calls of one connection that may run at the same time, and streams that it may have open for them.
 const CONCURRENCY: usize = 64;
+/// Bytes of a request's headers.
+const MAX_HEADERS: u32 = 16 * 1024;
+/// Streams that a client may give up again before they were looked at; above it the connection is ended.
+const MAX_RESETS: usize = 20;
+/// Streams that we had to reset, for faults of the client; above it the connection is ended.
+const MAX_FAULTS: usize = 128;
+/// Time from the headers of a call to its answer, its body included.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// How often a silent connection is asked whether it lives, and how long it has to answer.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(20));
 
-/// Serves until `stop` is ready, and then until the calls that run have ended. `identity` is for TLS.
+/// Serves until `stop` is ready, and then until the calls that run have ended.
 pub async fn serve(
     api: Arc<Api>,
     listener: TcpListener,
-    identity: Option<tls::Identity>,
+    tls: Option<Acceptor>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let mut server = Server::builder()
         .concurrency_limit_per_connection(CONCURRENCY)
+        .max_concurrent_streams(CONCURRENCY as u32)
+        .http2_max_header_list_size(MAX_HEADERS)
+        .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
+        .http2_max_local_error_reset_streams(Some(MAX_FAULTS))
+        .timeout(CALL_TIMEOUT)
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1));
-    if let Some(identity) = identity {
-        let identity = Identity::from_pem(identity.certificate, identity.key);
-        server = server.tls_config(ServerTlsConfig::new().identity(identity))?;
-    }
     let routes = tonic::service::Routes::from(axum::Router::new().fallback_service(Front { api }));
-    server
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop)
-        .await
+    let connections = incoming::accept(listener, tls, MAX_CONNECTIONS);
+    server.add_routes(routes).serve_with_incoming_shutdown(connections, stop).await
 }
+
+/// An empty message, as it is framed: not compressed, no bytes.
+const NOTHING: [u8; 5] = [0; 5];
 
 /// Takes every request.
 #[derive(Clone)]
@@ -66,9 +79,14 @@ impl tower_service::Service<http::Request<axum::body::Body>> for Front {
 
     fn call(&mut self, request: http::Request<axum::body::Body>) -> Self::Future {
         let name = request.uri().path().trim_start_matches('/').to_owned();
+        let authorization = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+        // Nothing is read of those who are not known: the call finds the same fault, with nothing in place of the body.
+        let is_known = self.api.knows(&name, authorization).is_ok();
+        let request = if is_known { request } else { request.map(|_| axum::body::Body::from(&NOTHING[..])) };
+        let most = if is_open(&name) == Some(true) { MAX_OPEN_REQUEST } else { MAX_REQUEST };
         let unary = Unary { api: Arc::clone(&self.api), name };
         Box::pin(async move {
-            let mut grpc = tonic::server::Grpc::new(RawCodec).max_decoding_message_size(MAX_REQUEST);
+            let mut grpc = tonic::server::Grpc::new(RawCodec).max_decoding_message_size(most);
             Ok(grpc.server_streaming(unary, request).await)
         })
     }

@@ -1,20 +1,25 @@
 //! The management ports: `/healthz`, `/readyz`, `/metrics`, the webhooks of container registries, and the API's two
-//! fronts: REST beside them (`rest`), and gRPC on a port of its own (`grpc`, with `tls`). The server starts them.
+//! fronts: REST beside them (`rest`), and gRPC on a port of its own (`grpc`). The server starts them.
 
 mod description;
 pub mod grpc;
+mod incoming;
 mod rest;
-pub mod tls;
 
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use actix_http::error::DispatchError;
+use actix_http::{HttpService, KeepAlive, Protocol};
 use actix_rt::task::JoinHandle;
-use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_server::{Server, ServerHandle};
+use actix_service::{ServiceFactoryExt as _, fn_service, map_config};
+use actix_web::dev::AppConfig;
+use actix_web::{App, HttpResponse, web};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use crate::api::Api;
 use crate::container_registry::webhook::Webhooks;
@@ -22,18 +27,25 @@ use crate::journal::disk::Health;
 use crate::source::Condition;
 use crate::source::readiness::Readiness;
 use crate::telemetry::METRICS;
+use crate::tls::Acceptor;
+
+/// Time that a client has for the headers of a request, and for the next one on the same connection.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time that a client has to take the end of an answer before its connection is cut.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Starts the port on an already bound socket, inside an actix system. The task ends when the server does.
 pub fn start(
     socket: TcpListener,
+    tls: Option<Acceptor>,
     readiness: Arc<Readiness>,
     webhooks: Webhooks,
     api: Arc<Api>,
 ) -> io::Result<(ServerHandle, JoinHandle<()>)> {
     let readiness = web::Data::from(readiness);
     let api = web::Data::from(api);
-    let server = HttpServer::new(move || {
-        App::new()
+    let server = move || {
+        let app = App::new()
             .app_data(readiness.clone())
             .app_data(api.clone())
             .route("/healthz", web::get().to(healthz))
@@ -43,12 +55,24 @@ pub fn start(
             .route("/metrics", web::get().to(metrics))
             .route("/openapi.json", web::get().to(description::get))
             .configure(webhooks.clone().routes())
-            .default_service(web::to(rest::call))
-    })
-    .workers(1)
-    .disable_signals()
-    .listen(socket)?
-    .run();
+            .default_service(web::to(rest::call));
+        let http = HttpService::build()
+            .keep_alive(KeepAlive::Timeout(REQUEST_TIMEOUT))
+            .client_request_timeout(REQUEST_TIMEOUT)
+            .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+            .finish(map_config(app, |()| AppConfig::default()));
+        let tls = tls.clone();
+        fn_service(move |tcp: TcpStream| {
+            let tls = tls.clone();
+            async move {
+                let peer = tcp.peer_addr().ok();
+                let io = Acceptor::accept_by(tls.as_ref(), tcp).await?;
+                Ok::<_, DispatchError>((io, Protocol::Http1, peer))
+            }
+        })
+        .and_then(http)
+    };
+    let server = Server::build().workers(1).disable_signals().listen("management", socket, server)?.run();
     let handle = server.handle();
     let task = actix_rt::spawn(async move {
         if let Err(error) = server.await {

@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
+use super::authorizer::Authorizer;
+use super::hook::Hooks;
 use super::id::Id;
+use super::limits::Limits;
 
 /// Longest text message that is sent to a client, in bytes (the model system's 128 KB).
 pub const MAX_MESSAGE_BYTES: usize = 131_072;
 /// Longest WebSocket frame payload, in bytes (the model system's 32 KB).
 pub const MAX_FRAME_BYTES: usize = 32_768;
+
+/// Where the public side takes MQTT over WebSocket. No path of a gateway may be the same.
+pub const MQTT_PATH: &str = "/mqtt";
 
 /// Most worker threads of the public port; it sizes the counters of a path.
 pub const MAX_WORKERS: usize = 256;
@@ -28,10 +34,23 @@ pub struct Gateway {
     pub is_stopped: bool,
 }
 
+impl Gateway {
+    /// A gateway without paths, with every default.
+    pub fn new(id: impl Into<Id>) -> Self {
+        Self {
+            id: id.into(),
+            domain: None,
+            allowed_origins: Vec::new(),
+            paths: Vec::new(),
+            is_stopped: false,
+        }
+    }
+}
+
 /// One path of a gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayPath {
-    /// With a leading slash, such as `/ws`.
+    /// With a leading slash, such as `/ws`, or a template such as `/ws/{room}`: one path for all that it matches.
     pub path: String,
     /// How far a client may fall behind before `slow_clients` decides, in bytes for each worker thread.
     pub backlog_bytes: usize,
@@ -41,6 +60,14 @@ pub struct GatewayPath {
     pub durability: Durability,
     /// How much of it is kept.
     pub retention: Retention,
+    /// What is asked when clients connect, speak and go.
+    pub hooks: Hooks,
+    /// Who decides who may connect; none: everybody may.
+    pub authorizer: Option<Authorizer>,
+    /// What clients may do.
+    pub limits: Limits,
+    /// Whether clients that ask for permessage-deflate get it.
+    pub deflate: bool,
 }
 
 impl GatewayPath {
@@ -52,6 +79,10 @@ impl GatewayPath {
             slow_clients: SlowClients::default(),
             durability: Durability::default(),
             retention: Retention::default(),
+            hooks: Hooks::default(),
+            authorizer: None,
+            limits: Limits::default(),
+            deflate: false,
         }
     }
 }

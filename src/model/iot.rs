@@ -1,5 +1,6 @@
 //! Device registries, devices and IoT brokers, and how their topics are named.
 
+use super::certificate::Certificate;
 use super::id::Id;
 use super::secret::Password;
 
@@ -10,6 +11,8 @@ pub struct DeviceRegistry {
     pub id: Id,
     /// Each of them is the registry's own login; without any the registry cannot log in.
     pub passwords: Vec<Password>,
+    /// The same of certificates.
+    pub certificates: Vec<Certificate>,
     /// The devices; their ids are unique over all registries.
     pub devices: Vec<Device>,
     /// Where the device topics are read instead of the embedded server.
@@ -23,6 +26,8 @@ pub struct Device {
     pub id: Id,
     /// Each of them lets the device log in; without any it cannot.
     pub passwords: Vec<Password>,
+    /// The same of certificates.
+    pub certificates: Vec<Certificate>,
     /// Other names for the device's topics.
     pub aliases: Vec<Alias>,
 }
@@ -51,6 +56,8 @@ pub struct Broker {
     pub id: Id,
     /// Each is a login on the embedded server; unused when `external` is set.
     pub passwords: Vec<Password>,
+    /// The same of certificates.
+    pub certificates: Vec<Certificate>,
     /// The real broker; without it the embedded server keeps the topics of this broker apart.
     pub external: Option<ExternalBroker>,
 }

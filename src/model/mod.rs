@@ -1,20 +1,27 @@
 //! The nouns of the program: plain types without clock, I/O or actors, used by every other module.
 
+pub mod authorizer;
+pub mod certificate;
 pub mod condition;
+pub mod connection;
 pub mod container;
 pub mod duration;
 pub mod event;
 pub mod event_id;
 pub mod gateway;
+pub mod hook;
 pub mod id;
 pub mod iot;
+pub mod limits;
 pub mod message;
+pub mod path_template;
 pub mod payload;
 pub mod receipt;
 pub mod reference;
 pub mod repeat;
 pub mod role;
 pub mod secret;
+pub mod target;
 pub mod topic;
 pub mod trigger;
 

@@ -41,7 +41,7 @@ pub enum Right {
     PullImages,
     /// Send messages into topics.
     Publish,
-    /// Send to single WebSocket connections, and close them.
+    /// Send to single WebSocket connections, and close some or all.
     WriteConnections,
     /// Send to all connections of a path at once.
     Broadcast,
@@ -113,7 +113,7 @@ pub const ROLES: [Role; 20] = [
     },
     Role {
         id: "api-gateway.websocketWriter",
-        description: "see, send to and close single WebSocket connections",
+        description: "see and close WebSocket connections, and send to single ones",
         permits: |right| matches!(right, See(Gateways) | WriteConnections),
     },
     Role {

@@ -1,6 +1,15 @@
-//! Passwords and tokens as a user gives them: kept out of every log and debug print.
+//! Passwords and tokens as a user gives them: kept out of every log and debug print, compared in a time that tells
+//! nothing.
 
 use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+/// Whether two secrets are the same. Their digests are compared, so that not even a length shows.
+pub fn is_same(one: &[u8], other: &[u8]) -> bool {
+    Sha256::digest(one)[..].ct_eq(&Sha256::digest(other)[..]).into()
+}
 
 /// A password of the configuration: plain text, or an argon2 hash in PHC form (`$argon2id$v=19$…`).
 #[derive(Clone, PartialEq, Eq)]
@@ -52,6 +61,12 @@ impl fmt::Debug for Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn comparison_is_exact() {
+        assert!(is_same(b"", b"") && is_same(b"abc", b"abc"));
+        assert!(!is_same(b"abc", b"ab") && !is_same(b"ab", b"abc") && !is_same(b"abc", b"abd"));
+    }
 
     #[test]
     fn debug_never_shows_the_password() {

@@ -347,6 +347,7 @@ mod tests {
         let device = |id: &str, aliases: &[(&str, &str)]| Device {
             id: id.into(),
             passwords: vec![],
+            certificates: vec![],
             aliases: aliases
                 .iter()
                 .map(|(name, target)| Alias { name: (*name).into(), target: (*target).into() })
@@ -355,6 +356,7 @@ mod tests {
         Topics::of_registry(&DeviceRegistry {
             id: "r".into(),
             passwords: vec![],
+            certificates: vec![],
             devices: vec![
                 device("d1", &[("hall/one", "$devices/d1"), ("alarm", "$devices/d1/events/alarm")]),
                 device("d2", &[("hall/two", "$devices/d2")]),

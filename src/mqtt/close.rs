@@ -41,6 +41,8 @@ pub(crate) enum Close {
     SlowSubscriber,
     /// The client did not read for the longest time allowed.
     WriteTimeout,
+    /// The TLS handshake failed.
+    Tls,
     /// No complete CONNECT in time.
     ConnectTimeout,
     /// No CONNECT at all, or one that is malformed.
@@ -79,6 +81,7 @@ impl Close {
             Self::Refused => "refused",
             Self::SlowSubscriber => "slow_subscriber",
             Self::WriteTimeout => "write_timeout",
+            Self::Tls => "tls",
             Self::ConnectTimeout => "connect_timeout",
             Self::NotConnect => "not_connect",
             Self::Version => "protocol_version",

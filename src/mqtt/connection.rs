@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -20,6 +19,7 @@ use super::limits::Limits;
 use super::packet::{self, Connect, Version, Will};
 use super::publish;
 use super::sessions::Tenure;
+use super::stream::Stream;
 use super::will::{self, PendingWill};
 use super::{Phase, Shared};
 
@@ -44,7 +44,7 @@ pub(crate) struct Connection {
     /// Seconds that the session outlives the connection.
     pub(super) session_expiry: u32,
     shared: Arc<Shared>,
-    stream: TcpStream,
+    stream: Stream,
     input: BytesMut,
     read_size: usize,
     intake: Intake,
@@ -68,7 +68,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// A client that has been let in; `out` holds its CONNACK.
     pub(crate) fn new(
-        stream: TcpStream,
+        stream: Stream,
         shared: &Arc<Shared>,
         account: Arc<Account>,
         tenure: Tenure,
@@ -158,7 +158,7 @@ impl Connection {
                     }
                     Err(_) => self.ending = Some(Close::Gone),
                 },
-                writable = self.stream.writable(), if !self.out.is_empty() => {
+                writable = self.stream.writable(), if self.stuck_since.is_some() => {
                     writable.map_err(|_| Close::Gone)?;
                 }
                 () = tokio::task::yield_now(), if more => {}
@@ -208,6 +208,9 @@ impl Connection {
                 self.decode();
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                self.ending = Some(Close::Malformed);
+            }
             Err(_) => self.ending = Some(Close::Gone),
         }
         full
@@ -297,8 +300,16 @@ impl Connection {
     }
 
     fn write(&mut self) -> Result<(), Close> {
-        while !self.out.is_empty() {
-            match self.stream.try_write(&self.out) {
+        loop {
+            let sent = match &*self.out {
+                // What the stream has taken may still wait there.
+                [] => match self.stream.flush() {
+                    Ok(()) => break,
+                    Err(error) => Err(error),
+                },
+                out => self.stream.try_write(out),
+            };
+            match sent {
                 Ok(count) => {
                     self.out.advance(count);
                     self.stuck_since = None;
@@ -310,6 +321,7 @@ impl Connection {
                 Err(_) => return Err(Close::Gone),
             }
         }
+        self.stuck_since = None;
         self.out.clear();
         if self.out.capacity() > 2 * OUT_FULL {
             self.out = BytesMut::new();
@@ -377,13 +389,14 @@ impl Connection {
 
 /// Sends the last bytes and waits a little until the client has read them: a socket closed with unread input
 /// is reset, and the client would never see why.
-pub(crate) async fn farewell(mut stream: TcpStream, out: &[u8]) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+pub(crate) async fn farewell(mut stream: Stream, out: &[u8]) {
     let leave = async {
-        stream.write_all(out).await?;
-        stream.shutdown().await?;
-        let mut rest = [0; 1024];
-        while stream.read(&mut rest).await? > 0 {}
+        stream.send(out).await?;
+        stream.shut().await?;
+        let mut rest = BytesMut::with_capacity(1024);
+        while stream.read_buf(&mut rest).await? > 0 {
+            rest.clear();
+        }
         std::io::Result::Ok(())
     };
     let _ = tokio::time::timeout(LINGER, leave).await;

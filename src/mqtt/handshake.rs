@@ -4,15 +4,14 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::accounts::Account;
+use super::accounts::{Account, Login};
 use super::close::Close;
 use super::connection::{Connection, farewell};
 use super::encode::{self, Welcome};
 use super::packet::{self, Connect, Version, Will};
+use super::stream::Stream;
 use super::{Phase, Shared};
 use crate::model::topic;
 
@@ -24,7 +23,7 @@ struct Refused(Close, Option<Answer>);
 struct Answer(Version, u8, u8);
 
 /// Makes a connection of a socket, or answers why not.
-pub(crate) async fn shake(mut stream: TcpStream, shared: &Arc<Shared>) -> Result<Connection, Close> {
+pub(crate) async fn shake(mut stream: Stream, shared: &Arc<Shared>) -> Result<Connection, Close> {
     let mut phase = shared.phase.subscribe();
     let greeted = tokio::select! {
         _ = phase.wait_for(|phase| *phase != Phase::Running) => return Err(Close::Stopping),
@@ -52,7 +51,7 @@ struct Greeted {
     input: BytesMut,
 }
 
-async fn greet(stream: &mut TcpStream, shared: &Shared) -> Result<Greeted, Refused> {
+async fn greet(stream: &mut Stream, shared: &Shared) -> Result<Greeted, Refused> {
     let mut input = BytesMut::with_capacity(1024);
     let read = timeout(shared.limits.connect_timeout, read_connect(stream, &mut input, shared));
     let connect = read.await.unwrap_or(Err(Refused(Close::ConnectTimeout, None)))?;
@@ -60,12 +59,14 @@ async fn greet(stream: &mut TcpStream, shared: &Shared) -> Result<Greeted, Refus
     if connect.wants_auth {
         return Err(Refused(Close::AuthMethod, answer(5, 0x8c)));
     }
-    let (Some(name), Some(password)) = (&connect.username, &connect.password) else {
+    let certificate = stream.peer_certificate();
+    let login = Login::of(connect.username.as_deref(), connect.password.as_deref(), certificate);
+    let Some(login) = login else {
         return Err(Refused(Close::Login, answer(5, 0x87)));
     };
     // Those who wait for their turn longer than a client waits for its CONNACK have gone.
     let accounts = shared.accounts();
-    let login = timeout(shared.limits.connect_timeout, accounts.log_in(name, password));
+    let login = timeout(shared.limits.connect_timeout, accounts.log_in(login));
     let Some(account) = login.await.map_err(|_| Refused(Close::ConnectTimeout, answer(3, 0x88)))? else {
         return Err(Refused(Close::Login, answer(4, 0x86)));
     };
@@ -76,7 +77,7 @@ async fn greet(stream: &mut TcpStream, shared: &Shared) -> Result<Greeted, Refus
 }
 
 async fn read_connect(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     input: &mut BytesMut,
     shared: &Shared,
 ) -> Result<Connect, Refused> {
@@ -122,7 +123,7 @@ fn check_will(will: &Will, account: &Account, version: Version) -> Result<(), u8
 
 impl Greeted {
     /// Claims the session and welcomes the client.
-    async fn seat(self, stream: TcpStream, shared: &Arc<Shared>) -> Result<Connection, Close> {
+    async fn seat(self, stream: Stream, shared: &Arc<Shared>) -> Result<Connection, Close> {
         let Self { mut connect, account, input } = self;
         let limits = &shared.limits;
         let assigned_id =

@@ -468,9 +468,11 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::accounts::Accounts;
+    use super::super::accounts::{Accounts, Login};
     use super::super::link::Link;
+    use super::super::packet::{self, AckKind, Packet};
     use super::super::properties::Properties;
+    use super::super::publish;
     use super::*;
     use crate::model::Resources;
     use crate::model::iot::Broker;
@@ -479,12 +481,16 @@ mod tests {
     use crate::model::trigger::MqttTopics;
 
     fn intake(version: Version, limits: Limits) -> (Intake, Session) {
-        let broker =
-            Broker { id: "b".into(), passwords: vec![Password::new("password".into())], external: None };
+        let broker = Broker {
+            id: "b".into(),
+            passwords: vec![Password::new("password".into())],
+            certificates: vec![],
+            external: None,
+        };
         let resources = Resources { brokers: vec![broker], ..Resources::default() };
         let (accounts, _) = Accounts::none().renewed(&resources, &limits).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let account = runtime.block_on(accounts.log_in("b", b"password")).unwrap();
+        let account = runtime.block_on(accounts.log_in(Login::Password("b", b"password"))).unwrap();
         let intake = Intake::new(version, account, (1, 1), Arc::new(limits), Arc::new(Notify::new()));
         (intake, Session::default())
     }
@@ -617,6 +623,99 @@ mod tests {
             }
             prop_assert_eq!(out.len(), 4 * expected.len());
             prop_assert!(intake.is_idle() && intake.held_bytes == 0 && intake.pubrecs == 0);
+        }
+    }
+
+    /// What a client of each version may send, as streams of packets.
+    fn conversations() -> Vec<Vec<u8>> {
+        let packets: [&[&[u8]]; 2] = [
+            &[
+                b"\x30\x04\0\x01ax",
+                b"\x32\x06\0\x01a\0\x01x",
+                b"\x3a\x06\0\x01a\0\x01x",
+                b"\x34\x06\0\x01a\0\x02x",
+                b"\x62\x02\0\x02",
+                b"\x40\x02\0\x01",
+                b"\x82\x06\0\x03\0\x01#\x01",
+                b"\xa2\x05\0\x04\0\x01#",
+                b"\xc0\0",
+                b"\xe0\0",
+            ],
+            &[
+                b"\x30\x08\0\x01a\x03\x23\0\x05x",
+                b"\x30\x07\0\0\x03\x23\0\x05x",
+                b"\x32\x0c\0\x01a\0\x01\x05\x02\0\0\0\x01x",
+                b"\x32\x10\0\x01a\0\x02\x09\x26\0\x01k\0\x01v\x01\x01x",
+                b"\x34\x07\0\x01a\0\x03\0x",
+                b"\x62\x03\0\x03\0",
+                b"\x40\x08\0\x01\0\x04\x1f\0\x01a",
+                b"\x82\x09\0\x04\x02\x0b\x07\0\x01#\x09",
+                b"\xa2\x06\0\x05\0\0\x01#",
+                b"\xe0\x07\x04\x05\x11\0\0\0\x05",
+            ],
+        ];
+        packets
+            .iter()
+            .map(|packets| packets.concat())
+            .chain(packets.concat().iter().map(|p| p.to_vec()))
+            .collect()
+    }
+
+    /// Packets as a connection takes them, from input that comes in these pieces. Gives the events and answers that
+    /// came of it, and why it ended.
+    fn converse(version: Version, pieces: &[&[u8]]) -> (u64, Vec<u8>, Option<Close>) {
+        let limits = Limits { max_message_bytes: 1024, ..Limits::default() };
+        let most = limits.max_packet_bytes();
+        let (mut intake, mut session) = intake(version, limits);
+        let (mut input, mut out) = (BytesMut::new(), BytesMut::new());
+        let mut close = None;
+        for piece in pieces {
+            input.extend_from_slice(piece);
+            while close.is_none() {
+                let frame = match packet::frame(&input, most) {
+                    Ok(Some(frame)) if frame.total <= input.len() => frame,
+                    Ok(_) => break,
+                    Err(fault) => {
+                        close = Some(fault);
+                        break;
+                    }
+                };
+                let bytes = input.split_to(frame.total);
+                let taken = if publish::is_publish(frame.first) {
+                    publish::publish(version, &bytes, frame)
+                        .and_then(|publish| intake.publish(&mut session, &publish))
+                } else {
+                    packet::packet(version, &bytes, frame).map(|packet| match packet {
+                        Packet::Ack(AckKind::Pubrel, id) => drop(session.release(id)),
+                        Packet::Ack(_, id) => drop(session.acknowledged(id)),
+                        _ => {}
+                    })
+                };
+                close = taken.err();
+                intake.hand_over();
+                if let Err(fault) = intake.settle(&mut session, &mut out) {
+                    close = close.or(Some(fault));
+                }
+            }
+        }
+        (intake.events, out.to_vec(), close)
+    }
+
+    proptest! {
+        #![proptest_config(crate::fuzzing::cases(2000))]
+
+        /// Whatever a client sends, and however it is cut: the same comes of it, and nothing else.
+        #[test]
+        fn fuzz_what_a_client_sends(
+            data in crate::fuzzing::mutated(conversations()),
+            cut: prop::sample::Index,
+            v5: bool,
+        ) {
+            let version = if v5 { Version::V5 } else { Version::V3 };
+            let whole = converse(version, &[&data]);
+            prop_assert!(whole.0 <= data.len() as u64);
+            let (first, second) = data.split_at(cut.index(data.len() + 1));
+            prop_assert_eq!(whole, converse(version, &[first, second]));
         }
     }
 }

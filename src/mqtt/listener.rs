@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
@@ -11,8 +12,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::close::Close;
 use super::handshake::shake;
+use super::stream::Stream;
+use super::websocket::WebSocket;
 use super::{Phase, Shared};
 use crate::telemetry::METRICS;
+use crate::tls::{Acceptor, Detached};
 
 /// First and longest pause after an accept that failed, as when file descriptors run out.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
@@ -21,7 +25,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_s
 const PROBE: Duration = Duration::from_secs(60);
 
 /// Accepts until the server stops.
-pub(crate) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+pub(crate) async fn accept(listener: TcpListener, tls: Option<Acceptor>, shared: Arc<Shared>) {
     let mut phase = shared.phase.subscribe();
     let mut pause = None;
     loop {
@@ -33,9 +37,8 @@ pub(crate) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         match accepted {
             Ok((stream, _)) => {
                 pause = None;
-                match Arc::clone(&shared.slots).try_acquire_owned() {
-                    Ok(slot) => drop(tokio::spawn(serve(stream, Arc::clone(&shared), Slot::new(slot)))),
-                    Err(_) => Close::TooManyConnections.count(),
+                if let Some(slot) = Slot::take(&shared) {
+                    drop(tokio::spawn(secure(stream, tls.clone(), Arc::clone(&shared), slot)));
                 }
             }
             Err(error) => {
@@ -56,9 +59,12 @@ struct Slot {
 }
 
 impl Slot {
-    fn new(permit: OwnedSemaphorePermit) -> Self {
+    /// A place, if one is free.
+    fn take(shared: &Shared) -> Option<Self> {
+        let permit = Arc::clone(&shared.slots).try_acquire_owned();
+        let permit = permit.inspect_err(|_| Close::TooManyConnections.count()).ok()?;
         METRICS.mqtt_connections.inc();
-        Self { _permit: permit }
+        Some(Self { _permit: permit })
     }
 }
 
@@ -68,9 +74,30 @@ impl Drop for Slot {
     }
 }
 
+/// One connection of a port, from its TLS handshake on.
+async fn secure(tcp: TcpStream, tls: Option<Acceptor>, shared: Arc<Shared>, slot: Slot) {
+    prepare(&tcp);
+    let mut phase = shared.phase.subscribe();
+    let accepted = tokio::select! {
+        _ = phase.wait_for(|phase| *phase != Phase::Running) => return,
+        accepted = Acceptor::accept_by(tls.as_ref(), tcp) => accepted,
+    };
+    match accepted {
+        Ok(io) => serve(Stream::Socket(io), shared, slot).await,
+        Err(_) => Close::Tls.count(),
+    }
+}
+
+/// One connection that the gateway hands over.
+pub(crate) async fn adopt(socket: Detached, answer: Bytes, early: BytesMut, shared: Arc<Shared>) {
+    let Some(slot) = Slot::take(&shared) else { return };
+    let Ok(io) = socket.attach() else { return };
+    prepare(io.tcp());
+    serve(Stream::WebSocket(Box::new(WebSocket::new(io, answer, early))), shared, slot).await;
+}
+
 /// One connection from beginning to end. A panic in it ends it alone.
-async fn serve(stream: TcpStream, shared: Arc<Shared>, slot: Slot) {
-    prepare(&stream);
+async fn serve(stream: Stream, shared: Arc<Shared>, slot: Slot) {
     let mut connection = match shake(stream, &shared).await {
         Ok(connection) => connection,
         Err(close) => {

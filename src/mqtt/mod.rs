@@ -1,7 +1,8 @@
 //! The MQTT server inside the binary: 3.1.1 and 5.0 on one port, for the registries and brokers that have no
 //! external broker. `source` reads its events through [`Server::link`]; `server` starts and stops it.
 //!
-//! A publish travels: `listener` → `handshake` → `connection` → `intake` → `link` and `outbox`.
+//! A publish travels: `listener` → `handshake` → `connection` → `intake` → `link` and `outbox`; its bytes come by a
+//! `stream`: a socket, plain or under TLS, or a WebSocket that the gateway has handed over.
 //! Who may do what is `access`; what goes where is `space`; what a client left behind is `sessions`.
 //! The server runs on a runtime of its own, so it may be used from inside any other.
 //!
@@ -29,13 +30,17 @@ mod publish;
 mod session;
 mod sessions;
 mod space;
+mod stream;
 pub mod trie;
+mod websocket;
 mod will;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -52,6 +57,7 @@ use crate::model::id::Id;
 use crate::model::repeat::Repeats;
 use crate::model::topic::{self, TopicError};
 use crate::model::trigger::MqttTopics;
+use crate::tls::{Acceptor, Detached};
 
 /// How long connections may take to go once they are told to.
 const GOING: Duration = Duration::from_secs(2);
@@ -61,7 +67,7 @@ const GOING: Duration = Duration::from_secs(2);
 pub struct Server {
     runtime: Option<Runtime>,
     /// Until [`Server::open`].
-    listener: Mutex<Option<tokio::net::TcpListener>>,
+    listeners: Mutex<Vec<(tokio::net::TcpListener, Option<Acceptor>)>>,
     shared: Arc<Shared>,
     address: SocketAddr,
 }
@@ -102,6 +108,8 @@ pub(crate) struct Shared {
     sessions: Arc<Sessions>,
     spaces: Mutex<Vec<Arc<Space>>>,
     phase: watch::Sender<Phase>,
+    /// Clients are let in.
+    is_open: AtomicBool,
     /// One permit for each connection that may still come.
     slots: Arc<Semaphore>,
     max_slots: u32,
@@ -133,10 +141,36 @@ impl Server {
     /// Lets clients in. What they publish before a link wants it is acknowledged and goes no further, so
     /// links are made before.
     pub fn open(&self) {
-        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let (Some(listener), Some(runtime)) = (listener, &self.runtime) {
-            runtime.spawn(listener::accept(listener, Arc::clone(&self.shared)));
+        let Some(runtime) = &self.runtime else { return };
+        for (listener, tls) in self.listeners().drain(..) {
+            runtime.spawn(listener::accept(listener, tls, Arc::clone(&self.shared)));
         }
+        self.shared.is_open.store(true, Ordering::Release);
+    }
+
+    /// Listens on one more bound socket, under TLS. Call it before [`Self::open`].
+    pub fn also_listen(&self, listener: std::net::TcpListener, tls: Acceptor) -> std::io::Result<()> {
+        let Some(runtime) = &self.runtime else { return Ok(()) };
+        let listener = listen(runtime, listener)?;
+        self.listeners().push((listener, Some(tls)));
+        Ok(())
+    }
+
+    /// Takes over a WebSocket that speaks MQTT. `answer` is the 101 response, which goes out first; `early` are bytes
+    /// that the client sent behind its request. One that may not come in is closed.
+    pub fn adopt(&self, socket: Detached, answer: Bytes, early: BytesMut) {
+        let Some(runtime) = &self.runtime else { return };
+        let shared = Arc::clone(&self.shared);
+        runtime.spawn(listener::adopt(socket, answer, early, shared));
+    }
+
+    /// Whether clients are let in just now.
+    pub fn is_open(&self) -> bool {
+        self.shared.is_open.load(Ordering::Acquire) && *self.shared.phase.borrow() == Phase::Running
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Vec<(tokio::net::TcpListener, Option<Acceptor>)>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A server for the registries and brokers that have no `external` broker, on an already bound listener
@@ -162,18 +196,14 @@ impl Server {
             sessions: Arc::new(Sessions::new(Arc::clone(&limits))),
             spaces: Mutex::new(spaces),
             phase: watch::Sender::new(Phase::Running),
+            is_open: AtomicBool::new(false),
             slots: Arc::new(Semaphore::new(slots)),
             max_slots: u32::try_from(slots).unwrap_or(u32::MAX),
             limits,
         });
-        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let listener = {
-            let _inside = runtime.enter();
-            tokio::net::TcpListener::from_std(listener)?
-        };
-        let listener = Mutex::new(Some(listener));
-        Ok(Self { runtime: Some(runtime), listener, shared, address })
+        let listeners = Mutex::new(vec![(listen(&runtime, listener)?, None)]);
+        Ok(Self { runtime: Some(runtime), listeners, shared, address })
     }
 
     /// Tells what clients may publish again because their acknowledgement was lost with the process before this
@@ -244,6 +274,13 @@ impl Server {
         // On the server's own runtime: the caller's may have no timer, and may be of another kind.
         let _ = runtime.spawn(Arc::clone(&self.shared).stop(patience)).await;
     }
+}
+
+/// Brings a bound socket into a runtime.
+fn listen(runtime: &Runtime, listener: std::net::TcpListener) -> std::io::Result<tokio::net::TcpListener> {
+    listener.set_nonblocking(true)?;
+    let _inside = runtime.enter();
+    tokio::net::TcpListener::from_std(listener)
 }
 
 impl Drop for Server {

@@ -449,4 +449,23 @@ mod tests {
             }
         }
     }
+
+    proptest! {
+        #![proptest_config(crate::fuzzing::cases(4000))]
+
+        #[test]
+        fn fuzz_the_first_packet(bytes in crate::fuzzing::mutated(vec![
+            b"\x10\x1b\0\x04MQTT\x04\xc2\0\x3c\0\x01c\0\x05press\0\x05right".to_vec(),
+            b"\x10\x1e\0\x06MQIsdp\x03\xce\0\x3c\0\x01c\0\x01t\0\x01w\0\x01u\0\x01p".to_vec(),
+            b"\x10\x2b\0\x04MQTT\x05\xc6\0\x3c\x05\x11\0\0\0\x05\0\x01c\x05\x18\0\0\0\x01\0\x01t\0\x01w\0\x01u\0\x05right".to_vec(),
+        ])) {
+            if let Ok(Some(f)) = frame(&bytes, 16 * 1024) && f.total <= bytes.len() {
+                prop_assert!(f.header <= 5 && f.total <= 16 * 1024);
+                if let Ok(connect) = connect(&bytes[..f.total], f) {
+                    prop_assert!(connect.client_id.len() <= f.total);
+                }
+                version_of_connect(&bytes[f.header..f.total]);
+            }
+        }
+    }
 }

@@ -341,9 +341,11 @@ mod tests {
         let registry = DeviceRegistry {
             id: "r".into(),
             passwords: vec![],
+            certificates: vec![],
             devices: vec![Device {
                 id: "d1".into(),
                 passwords: vec![],
+                certificates: vec![],
                 aliases: vec![Alias { name: "hall/one".into(), target: "$devices/d1".into() }],
             }],
             external: None,

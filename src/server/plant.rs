@@ -1,19 +1,21 @@
 //! What runs, as the management API sees it: [`Running`] answers its questions.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::api::wanted::Wanted;
-use crate::api::{Code, Connection, Fault, KnownImage, Plant, Publisher, Trouble};
+use crate::api::{Code, Fault, KnownImage, Plant, Publisher, Trouble};
 use crate::container_registry::Registries;
 use crate::engine::Troubles;
 use crate::gateway::{Connections, Sent};
 use crate::jq::{self, CheckError, Outcome, Reason};
 use crate::model::condition::Condition;
+use crate::model::connection::{Connection, Page, Reach, Selection};
 use crate::model::payload;
 use crate::model::trigger::Steps;
 use crate::mqtt::{self, PublishError};
@@ -118,14 +120,7 @@ impl Plant for Running {
     }
 
     fn connection(&self, id: &str) -> Option<Connection> {
-        let found = self.wait(self.connections.get(id)).ok()??;
-        Some(Connection {
-            gateway_id: found.path.gateway_id,
-            source_ip: found.source_ip,
-            user_agent: found.user_agent,
-            connected_at: found.connected_at,
-            last_active_at: found.last_active_at.min(SystemTime::now()),
-        })
+        self.wait(self.connections.get(id)).ok()?
     }
 
     fn send(&self, connection: &str, data: &[u8], is_text: bool) -> Result<bool, Fault> {
@@ -141,6 +136,18 @@ impl Plant for Running {
 
     fn disconnect(&self, connection: &str) -> bool {
         self.wait(self.connections.disconnect(connection)).unwrap_or(false)
+    }
+
+    fn connections(&self, selection: Selection, start: Uuid, size: usize) -> Result<Option<Page>, Fault> {
+        self.wait(self.connections.list(selection, start, size))
+    }
+
+    fn broadcast(&self, selection: Selection, data: &[u8], is_text: bool) -> Result<Option<Reach>, Fault> {
+        self.wait(self.connections.broadcast(selection, data, is_text))
+    }
+
+    fn disconnect_all(&self, selection: Selection) -> Result<Option<u64>, Fault> {
+        self.wait(self.connections.disconnect_all(selection))
     }
 
     fn images(&self, registry: &str) -> Result<Vec<KnownImage>, Fault> {

@@ -70,10 +70,22 @@ impl Harness for Embedded {
 
     fn start() -> Self {
         let password = |id: &str| vec![Password::new(format!("{id}-password"))];
-        let device = |id: &str, aliases| Device { id: id.into(), passwords: password(id), aliases };
+        let device = |id: &str, aliases| Device {
+            id: id.into(),
+            passwords: password(id),
+            certificates: vec![],
+            aliases,
+        };
         let devices = vec![device("d1", vec![alias()]), device("d2", vec![])];
-        let registry = DeviceRegistry { id: "r".into(), passwords: password("r"), devices, external: None };
-        let broker = Broker { id: "b".into(), passwords: password("b"), external: None };
+        let registry = DeviceRegistry {
+            id: "r".into(),
+            passwords: password("r"),
+            certificates: vec![],
+            devices,
+            external: None,
+        };
+        let broker =
+            Broker { id: "b".into(), passwords: password("b"), certificates: vec![], external: None };
         let resources =
             Resources { device_registries: vec![registry], brokers: vec![broker], ..Resources::default() };
         let limits = Limits { worker_threads: 2, ..Limits::default() };

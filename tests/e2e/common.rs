@@ -67,6 +67,8 @@ pub struct TestServer {
     pub management: SocketAddr,
     pub grpc: SocketAddr,
     pub mqtt: Option<SocketAddr>,
+    /// MQTT under TLS.
+    pub mqtts: Option<SocketAddr>,
     /// Where its configuration and `data` are.
     pub folder: PathBuf,
     _folder: Option<tempfile::TempDir>,
@@ -86,6 +88,15 @@ impl TestServer {
     /// Starts the program on a configuration and waits until it is ready.
     pub fn start(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let mut server = Self::start_in(folder.path(), config);
+        server._folder = Some(folder);
+        server
+    }
+
+    /// The same, with one more file beside the configuration.
+    pub fn start_with(name: &str, text: &str, config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(name), text).unwrap();
         let mut server = Self::start_in(folder.path(), config);
         server._folder = Some(folder);
         server
@@ -126,6 +137,7 @@ impl TestServer {
             management: addresses["management"],
             grpc: addresses["grpc"],
             mqtt: addresses.get("mqtt").copied(),
+            mqtts: addresses.get("mqtts").copied(),
             folder: command.get_current_dir().unwrap().to_owned(),
             _folder: None,
         }
@@ -417,26 +429,37 @@ pub struct Socket {
 impl Socket {
     /// Sends a handshake and returns the answer's head, with its body if it is not a 101.
     pub fn handshake(address: SocketAddr, path: &str, headers: &str) -> (Self, String) {
-        let mut io = TcpStream::connect(address).unwrap();
-        io.set_read_timeout(Some(LIMIT)).unwrap();
-        io.set_write_timeout(Some(LIMIT)).unwrap();
+        Self::try_handshake(address, path, headers, LIMIT).expect("an answer to the handshake")
+    }
+
+    /// The same with a server that may not answer now: `None` if it does not within this time.
+    pub fn try_handshake(
+        address: SocketAddr,
+        path: &str,
+        headers: &str,
+        patience: Duration,
+    ) -> Option<(Self, String)> {
+        let mut io = TcpStream::connect(address).ok()?;
+        io.set_read_timeout(Some(patience)).ok()?;
+        io.set_write_timeout(Some(LIMIT)).ok()?;
         write!(
             io,
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n{headers}\r\n"
         )
-        .unwrap();
+        .ok()?;
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            io.read_exact(&mut byte).unwrap();
+            io.read_exact(&mut byte).ok()?;
             head.push(byte[0]);
         }
-        let mut head = String::from_utf8(head).unwrap();
+        io.set_read_timeout(Some(LIMIT)).ok()?;
+        let mut head = String::from_utf8(head).ok()?;
         if !head.starts_with("HTTP/1.1 101 ") {
-            io.read_to_string(&mut head).unwrap();
+            io.read_to_string(&mut head).ok()?;
         }
-        (Self { io }, head)
+        Some((Self { io }, head))
     }
 
     /// Sends a masked frame with this first byte.

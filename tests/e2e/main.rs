@@ -2,12 +2,21 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 #![expect(unreachable_pub, reason = "one crate, nothing is published")]
 
+mod attacks;
+mod backend;
 mod batching;
 mod common;
+mod conformance;
+mod connections;
 mod container_registry;
 mod docker_registry;
 mod faults;
 mod foreign_clients;
+mod hooks;
 mod managed;
 mod management;
+mod mqtt_websocket;
+mod rights;
 mod sessions;
+mod tls;
+mod views;

@@ -25,21 +25,28 @@ pub(crate) fn resources() -> Resources {
     let device = |id: &str, alias: &str| Device {
         id: id.into(),
         passwords: password(id),
+        certificates: vec![],
         aliases: vec![Alias { name: alias.into(), target: format!("$devices/{id}") }],
     };
     let registry = |id: &str, devices| DeviceRegistry {
         id: id.into(),
         passwords: password(id),
+        certificates: vec![],
         devices,
         external: None,
     };
-    let locked = Device { id: "locked".into(), passwords: vec![], aliases: vec![] };
+    let locked = Device { id: "locked".into(), passwords: vec![], certificates: vec![], aliases: vec![] };
     Resources {
         device_registries: vec![
             registry("r", vec![device("d1", "hall/one"), device("d2", "hall/two"), locked]),
             registry("r2", vec![device("d3", "hall/three")]),
         ],
-        brokers: vec![Broker { id: "b".into(), passwords: password("b"), external: None }],
+        brokers: vec![Broker {
+            id: "b".into(),
+            passwords: password("b"),
+            certificates: vec![],
+            external: None,
+        }],
         ..Resources::default()
     }
 }

@@ -23,7 +23,7 @@ use crate::proto::types::yandex::cloud::iot::devices::v1::{
 use crate::proto::types::yandex::cloud::operation::Operation;
 use crate::store::{Kind, Record, State};
 
-pub(super) mod login;
+pub(in crate::api) mod login;
 
 pub(super) fn add(table: &mut Table) {
     table.add("yandex.cloud.iot.devices.v1.RegistryService/Get", get_registry);

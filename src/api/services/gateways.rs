@@ -45,7 +45,7 @@ fn list(call: &Call<'_>, request: ListApiGatewayRequest) -> Result<ListApiGatewa
 }
 
 /// Puts the document of a gateway beside it.
-fn put_spec(edit: &mut Edit, gateway: &ApiGateway, spec: String, paths: &[String]) {
+fn put_spec(edit: &mut Edit, gateway: &ApiGateway, spec: String) {
     let kept = GetOpenapiSpecResponse { api_gateway_id: gateway.id.clone(), openapi_spec: spec };
     edit.put_silent(Record {
         parent: gateway.id.as_str().into(),
@@ -53,7 +53,7 @@ fn put_spec(edit: &mut Edit, gateway: &ApiGateway, spec: String, paths: &[String
             Kind::Specification,
             gateway.id.as_str().into(),
             gateway.folder_id.as_str().into(),
-            openapi::join(paths),
+            String::new(),
             kept.encode_to_vec(),
         )
     });
@@ -64,7 +64,7 @@ fn create(call: &Call<'_>, request: CreateApiGatewayRequest) -> Result<Operation
         return Err(Fault::field("openapi_spec", "Field is required"));
     };
     call.may_in_folder(&call.api.store.state(), Right::Change(Area::Gateways), &request.folder_id)?;
-    let paths = openapi::paths(&spec)?;
+    openapi::paths(&spec)?;
     call.change("Create API gateway", |state, edit| {
         call.may_in_folder(state, Right::Change(Area::Gateways), &request.folder_id)?;
         check_name(state, Kind::Gateway, &request.folder_id, &request.name, "")?;
@@ -78,7 +78,7 @@ fn create(call: &Call<'_>, request: CreateApiGatewayRequest) -> Result<Operation
             status: api_gateway::Status::Active.into(),
             ..ApiGateway::default()
         };
-        put_spec(edit, &gateway, spec, &paths);
+        put_spec(edit, &gateway, spec);
         edit.put(None, &gateway, &gateway.folder_id)?;
         let metadata = CreateApiGatewayMetadata { api_gateway_id: gateway.id.clone() };
         Ok(Done { resource: gateway.id.as_str().into(), metadata, response: gateway })
@@ -105,7 +105,7 @@ fn update(call: &Call<'_>, request: UpdateApiGatewayRequest) -> Result<Operation
         _ => None,
     };
     own(call, &call.api.store.state(), &request.api_gateway_id)?;
-    let paths = spec.as_deref().map(openapi::paths).transpose()?.unwrap_or_default();
+    spec.as_deref().map(openapi::paths).transpose()?;
     // What is left of a mask that named the document, and what it named alone.
     let only_spec = request
         .update_mask
@@ -123,7 +123,7 @@ fn update(call: &Call<'_>, request: UpdateApiGatewayRequest) -> Result<Operation
         };
         check_name(state, Kind::Gateway, &gateway.folder_id, &gateway.name, &gateway.id)?;
         if let Some(spec) = spec {
-            put_spec(edit, &gateway, spec, &paths);
+            put_spec(edit, &gateway, spec);
         }
         edit.put(Some(&before), &gateway, &gateway.folder_id)?;
         let metadata = UpdateApiGatewayMetadata { api_gateway_id: gateway.id.clone() };

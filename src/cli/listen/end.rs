@@ -109,6 +109,7 @@ fn meaning(code: u16) -> (&'static str, bool) {
         1014 => ("a gateway between failed; come back later", true),
         3000 => ("a login is needed; do not come back", false),
         3003 => ("not allowed; do not come back", false),
+        4401 => ("the token has expired; come back with another", false),
         _ => ("unknown code; come back later", true),
     }
 }

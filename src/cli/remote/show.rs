@@ -19,6 +19,10 @@ const COLUMNS: &[(&str, &str)] = &[
     ("yandex.cloud.serverless.triggers.v1.Trigger", "id name folder_id"),
     ("yandex.cloud.serverless.triggers.v2.Trigger", "id name folder_id"),
     ("yandex.cloud.serverless.apigateway.v1.ApiGateway", "id name status domain"),
+    (
+        "yandex.cloud.serverless.apigateway.websocket.v1.Connection",
+        "id path identity.source_ip subject connected_at last_active_at",
+    ),
     ("yandex.cloud.iot.devices.v1.Registry", "id name status"),
     ("yandex.cloud.iot.devices.v1.Device", "id name registry_id status"),
     ("yandex.cloud.iot.devices.v1.DeviceAlias", "device_id topic_prefix alias"),

@@ -61,6 +61,9 @@ serverless api-gateway set-access-bindings main --access-binding role=viewer,sub
 serverless api-gateway websocket get c1
 serverless api-gateway websocket push c1 -t binary -d hello
 serverless api-gateway websocket disconnect c1 c2
+serverless api-gateway websocket list --gateway-id main --path /ws --source-ip 10.0.0.0/8 --subject ann --connected-after 2026-01-01T00:00:00Z --connected-before 2026-02-01T00:00:00Z --idle 90s
+serverless api-gateway websocket broadcast --gateway-name main --path /ws -d hello
+serverless api-gateway websocket disconnect-all --gateway-id main --subject ann
 iot registry create factory --password-file /dev/null
 iot registry get factory
 iot registry list

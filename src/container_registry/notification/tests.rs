@@ -321,3 +321,37 @@ proptest! {
         }
     }
 }
+
+/// What registries have sent: the bodies that the fixtures have recorded, and one of each other kind.
+fn samples() -> Vec<Vec<u8>> {
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/container_registry");
+    let mut found: Vec<_> = std::fs::read_dir(fixtures).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.extension().is_some_and(|ending| ending == "json"));
+    found.sort();
+    let mut bodies: Vec<_> = found.iter().map(|path| std::fs::read(path).unwrap()).collect();
+    bodies.retain(|body| body.len() < 16 * 1024);
+    assert!(bodies.len() > 10);
+    bodies.extend([
+        format!(
+            r#"{{"type":"PUSH_ARTIFACT","occur_at":1,"event_data":{{"resources":[{{"digest":"{D1}","tag":"v1","resource_url":"h/a/b:v1"}}],"repository":{{"name":"b","repo_full_name":"a/b"}}}}}}"#
+        ).into_bytes(),
+        format!(r#"{{"name":"a/b","reference":"v1","digest":"{D1}","manifest":"{{}}","mediaType":"x"}}"#).into_bytes(),
+    ]);
+    bodies
+}
+
+proptest! {
+    #![proptest_config(crate::fuzzing::cases(2000))]
+
+    #[test]
+    fn fuzz_bodies_of_webhooks(body in crate::fuzzing::mutated(samples()), event_type in "[a-z.]{0,20}") {
+        use ContainerRegistryKind::{Distribution, Generic, Harbor, Zot};
+        let headers = Map([("ce-type".to_owned(), format!("zotregistry.{event_type}"))].into());
+        for kind in [Distribution, Harbor, Zot, Generic] {
+            if let Ok(found) = read(&of(kind), &headers, &body) {
+                prop_assert!(found.notices.iter().all(Notice::is_valid));
+                prop_assert!(found.notices.len() + found.ignored <= body.len());
+            }
+        }
+    }
+}

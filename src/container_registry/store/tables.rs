@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::container_registry::repository::{Image, Repository, Tag};
-use crate::database::{Form, Stamp, create_private};
+use crate::database::{Form, Stamp, create_private, create_private_file};
 use crate::model::event::Event;
 use crate::model::event_id;
 
@@ -89,6 +89,7 @@ pub enum OpenError {
 pub(super) fn open(folder: &Path) -> Result<Connection, OpenError> {
     let path = folder.join(DATABASE);
     create_private(folder).map_err(|error| OpenError::Io(folder.to_owned(), error))?;
+    create_private_file(&path).map_err(|error| OpenError::Io(path.clone(), error))?;
     let open = || -> rusqlite::Result<(Connection, Stamp)> {
         let db = Connection::open(&path)?;
         db.busy_timeout(BUSY)?;

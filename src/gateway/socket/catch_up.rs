@@ -10,7 +10,7 @@ use super::super::close::Close;
 use super::super::history::Piece;
 use super::super::replay::Replay;
 use super::super::ring::{Located, Ring};
-use super::super::segment::{Format, Segment};
+use super::super::segment::Segment;
 use super::{Phase, Session};
 use crate::journal::{Position, ReadError};
 use crate::model::gateway::SlowClients;
@@ -48,7 +48,7 @@ impl Session {
         skips: bool,
     ) -> impl Future<Output = Piece> + use<> {
         let turns = Arc::clone(&self.feed.turns);
-        self.entry.history.clone().piece(turns, pause, Format::WebSocket, from, skips)
+        self.entry.history.clone().piece(turns, pause, self.feed.view.clone(), from, skips)
     }
 
     /// The answer of the journal.

@@ -1,10 +1,13 @@
-//! Messages for one client alone: they stand in the queue of its control frames, between whole messages of the path.
+//! What concerns one client alone: messages, which stand in the queue of its control frames, between whole messages of
+//! the path; who it is, and how long it may stay.
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::{MAX_CONTROL_FRAMES, Phase, Session};
+use super::{MAX_CONTROL_FRAMES, Session};
+use crate::gateway::close::Close;
 
 /// Bytes of messages for this client alone that may wait; for more there is no room.
 pub(in crate::gateway) const MAX_OWN_BYTES: usize = 256 * 1024;
@@ -13,8 +16,10 @@ impl Session {
     /// Queues a message for this client alone, as whole frames. False: there is no room for it.
     pub(in crate::gateway) fn push_message(&self, frames: Bytes) -> bool {
         let len = self.control_len.get() + frames.len();
-        let is_full = len > MAX_OWN_BYTES || self.control.borrow().len() >= MAX_CONTROL_FRAMES / 2;
-        if is_full || !matches!(self.phase.get(), Phase::Open | Phase::Draining(_)) {
+        let waiting = self.control.borrow().len();
+        // One message may always wait, however long the path allows it to be.
+        let is_full = waiting > 0 && (len > MAX_OWN_BYTES || waiting >= MAX_CONTROL_FRAMES / 2);
+        if is_full || !self.takes_messages() {
             return false;
         }
         self.control_len.set(len);
@@ -24,9 +29,25 @@ impl Session {
         true
     }
 
-    /// Where the client comes from; asked of the socket, since it is seldom wanted. `None`: it has gone.
+    /// Where the client comes from.
     pub(in crate::gateway) fn source_ip(&self) -> Option<IpAddr> {
-        self.io.peer_addr().ok().map(|peer| peer.ip().to_canonical())
+        self.place.address()
+    }
+
+    /// Closes it when what it has shown to be let in holds no more.
+    pub(super) fn close_if_expired(&self) {
+        if self.guest.pass.as_ref().is_some_and(|pass| pass.is_over(SystemTime::now())) {
+            self.close(Close::Expired);
+        }
+    }
+
+    /// Bytes in memory that the socket has not taken yet.
+    pub(in crate::gateway) fn waiting_bytes(&self) -> u64 {
+        let of_path = match &*self.replay.borrow() {
+            Some(replay) => replay.bytes().len() as u64,
+            None => self.feed.ring.borrow().head().saturating_sub(self.cursor.get()),
+        };
+        self.control_len.get() as u64 + of_path
     }
 
     /// Seconds since it was in use.

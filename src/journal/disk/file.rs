@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::database::{Form, Stamp, create_private};
+use crate::database::{Form, Stamp, create_private, create_private_file};
 
 /// The database in the journal's folder; SQLite keeps its log beside it.
 const DATABASE: &str = "journal.db";
@@ -120,6 +120,8 @@ impl Files {
     /// Opens the database for writing; makes its tables if it is new.
     pub(super) fn writer(&self) -> Result<Connection, OpenError> {
         let path = self.folder.join(DATABASE);
+        // The folder may have been there before, with other rights. SQLite's log gets those of the database.
+        create_private_file(&path).map_err(|error| OpenError::Io(path.clone(), error))?;
         let open = || -> rusqlite::Result<(Connection, Stamp)> {
             let db = Connection::open(&path)?;
             // Who looks into the journal may hold a lock for a moment, as after a crash.

@@ -1,16 +1,16 @@
 //! Passwords and certificates of registries, devices and brokers: the same calls three times.
 
 use prost::Message;
-use sha1::{Digest, Sha1};
 
 use crate::api::Table;
 use crate::api::call::{Call, Done, Edit, now};
 use crate::api::fault::{Code, Fault};
 use crate::api::resource::find;
 use crate::identity::secret;
+use crate::model::certificate;
 use crate::model::id::{self, Id};
-use crate::model::reference::hex;
 use crate::model::role::{Area, Right};
+use crate::proto::types::yandex::cloud::iot::devices::v1::DeviceCertificate as AnyCertificate;
 use crate::proto::types::yandex::cloud::operation::Operation;
 use crate::store::{Kind, Record, State};
 
@@ -32,6 +32,23 @@ pub(in crate::api) fn passwords<'a>(state: &'a State, owner: &'a str) -> impl It
 /// The certificates of an owner.
 pub(in crate::api) fn certificates<'a>(state: &'a State, owner: &'a str) -> impl Iterator<Item = &'a Record> {
     state.all(Kind::Certificate).filter(move |record| *record.parent == *owner)
+}
+
+/// The text of a certificate, whoever's it is: the three messages have one form.
+pub(in crate::api) fn pem(record: &Record) -> Option<String> {
+    AnyCertificate::decode(&*record.body).ok().map(|certificate| certificate.certificate_data)
+}
+
+/// The record of a certificate that the configuration file declares.
+pub(in crate::api) fn of_file(owner: &Record, certificate: &certificate::Certificate) -> Record {
+    let body = AnyCertificate {
+        device_id: owner.id.to_string(),
+        fingerprint: certificate.name.to_string(),
+        certificate_data: certificate.pem.to_string(),
+        created_at: None,
+    };
+    let (id, name) = (Id::from(&*certificate.name), certificate.name.to_string());
+    belonging(Kind::Certificate, id, owner, name, body.encode_to_vec(), String::new())
 }
 
 /// Deletes what an owner logs in with.
@@ -83,22 +100,12 @@ fn hash(call: &Call<'_>, field: &str, password: &str) -> Result<String, Fault> {
     secret::hash_password(password).map_err(|error| Fault::new(Code::Internal, error.to_string()))
 }
 
-/// One X.509 certificate as PEM; its fingerprint is the SHA-1 of its DER form, as in the model system.
+/// One X.509 certificate as PEM.
 fn check_certificate(field: &str, pem: &str) -> Result<Certificate, Fault> {
-    use rustls::pki_types::CertificateDer;
-    use rustls::pki_types::pem::PemObject;
-    let bad = |what: String| Fault::field(field, what);
-    let mut found = CertificateDer::pem_slice_iter(pem.as_bytes());
-    let der = match (found.next(), found.next()) {
-        (Some(Ok(der)), None) => der,
-        (Some(Err(error)), _) => return Err(bad(format!("It is not a certificate in PEM form: {error}"))),
-        _ => return Err(bad("Exactly one certificate in PEM form is needed".to_owned())),
-    };
-    // A DER form begins with a sequence; whether the rest is sound is told at the first handshake with it.
-    if der.first() != Some(&0x30) {
-        return Err(bad("It is not an X.509 certificate".to_owned()));
+    match certificate::Certificate::of_pem(pem) {
+        Ok(certificate) => Ok((certificate.name.to_string(), pem.to_owned())),
+        Err(error) => Err(Fault::field(field, format!("The text {error}"))),
     }
-    Ok((hex(&Sha1::digest(&der)), pem.to_owned()))
 }
 
 /// Refuses a certificate that another has: it would not be known who comes with it.

@@ -68,15 +68,33 @@ pub(super) const GROUPS: &[Group] = &[
     },
     Group {
         paths: &["serverless api-gateway websocket"],
-        about: "Single WebSocket connections.",
+        about: "WebSocket connections.",
         service: "yandex.cloud.serverless.apigateway.websocket.v1.ConnectionService",
         id: "connection_id",
         parent: "",
         rows: &[&[
             row("get", "Get", How::Each, "Show who is connected, and since when."),
             row("send|push|forward", "Send", How::Special(Special::Send), "Send messages to a connection.")
-                .flags(&[SEND]),
+                .flags(&[MESSAGE, LINES]),
             row("disconnect", "Disconnect", How::Each, "Close connections."),
+        ]],
+    },
+    Group {
+        paths: &["serverless api-gateway websocket"],
+        about: "",
+        service: "triggercast.v1.ConnectionsService",
+        id: "",
+        parent: "",
+        rows: &[&[
+            row("list", "List", How::List, "List who is connected, in the order they came.")
+                .flags(&[GATEWAY, SUBJECT, WHOSE]),
+            Row {
+                fixed: &[("type", "TEXT")],
+                ..row("broadcast", "Broadcast", How::New, "Send a message to all that are connected now.")
+            }
+            .flags(&[GATEWAY, SUBJECT, MESSAGE]),
+            row("disconnect-all", "Disconnect", How::New, "Close all of a gateway, or those that are meant.")
+                .flags(&[GATEWAY, SUBJECT, WHOSE]),
         ]],
     },
 ];
@@ -290,11 +308,25 @@ const NEW_BROADCAST: &[Flag] = &[
         "The same by name.",
     ),
 ];
-const SEND: &[Flag] = &[
+const MESSAGE: &[Flag] = &[
     flag("type|t", "type", Word("", &["text", "binary"]), "The kind of message; without it, text."),
     flag("data|d", "data", Data, "The message."),
     flag("file|f", "data", DataFile, "A file that holds it, or -."),
-    flag("stdin|l", "", Switch, "Every line of stdin is a message; binary ones as base64."),
+];
+const LINES: &[Flag] =
+    &[flag("stdin|l", "", Switch, "Every line of stdin is a message; binary ones as base64.")];
+const GATEWAY: &[Flag] = &[
+    flag("gateway-id", "gateway_id", Text, "The gateway."),
+    flag("gateway-name", "gateway_id", NameOf("serverless api-gateway"), "The same by name."),
+    flag("path", "path", Text, "Its path, as it is declared."),
+];
+const SUBJECT: &[Flag] =
+    &[flag("subject", "subject", Text, "Only those of this one, as the path's authorizer says.")];
+const WHOSE: &[Flag] = &[
+    flag("source-ip", "source_ip", Text, "Only those from this address or network."),
+    flag("connected-after", "connected_after", Text, "Only those who came at this time or later, RFC 3339."),
+    flag("connected-before", "connected_before", Text, "Only those who came before this time."),
+    flag("idle", "idle", Span(""), "Only those with whom nothing was exchanged for so long."),
 ];
 
 const OTHER_ACTIONS: &[&str] = &[

@@ -1,4 +1,4 @@
-//! The certificate of the gRPC port: made by a CA of our own in `data_dir/tls/`, unless one is given.
+//! Certificates made by a CA of our own, in `data_dir/tls/`, for ports that are given none.
 
 use std::fs;
 use std::io;
@@ -18,47 +18,58 @@ use crate::identity::secret::write_private;
 const LIFE: Duration = Duration::from_secs(397 * 24 * 3600);
 /// The same of the CA.
 const CA_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
-/// How much of its life a certificate has left when it is made anew at the start.
+/// How much of its life a certificate has left when it is made anew.
 const RENEW: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How far clocks of clients may be behind.
 const SKEW: Duration = Duration::from_secs(24 * 3600);
 
-/// A certificate and its key, both as PEM.
-#[derive(Clone)]
-pub struct Identity {
-    /// The certificate, with those that lead to its CA.
-    pub certificate: String,
-    /// The key.
-    pub key: String,
+/// What a certificate is for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Host names.
+    pub hosts: Vec<String>,
+    /// Addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Names {
+    fn all(&self) -> Vec<String> {
+        let addresses = self.addresses.iter().map(ToString::to_string);
+        self.hosts.iter().cloned().chain(addresses).collect()
+    }
 }
 
 fn other(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(error.to_string())
 }
 
-/// The certificate in these files.
-pub fn read(certificate: &Path, key: &Path) -> io::Result<Identity> {
-    let text = |file: &Path| {
-        fs::read_to_string(file).map_err(|error| other(format_args!("{}: {error}", file.display())))
-    };
-    Ok(Identity { certificate: text(certificate)?, key: text(key)? })
+/// The certificate's file and that of its key.
+pub(super) fn files(folder: &Path) -> [PathBuf; 2] {
+    [folder.join("server.pem"), folder.join("server.key")]
 }
 
-/// A certificate for these names and addresses, by the CA in `folder`. Both are made when there are none, and the
-/// certificate anew when it is old or for others. The CA's own certificate is `ca.pem`, for clients.
-pub fn own(folder: &Path, names: &[String], addresses: &[IpAddr]) -> io::Result<Identity> {
+/// Whether a certificate that was made then is made anew now.
+pub(super) fn is_old(made: SystemTime) -> bool {
+    // One from the future is as new as can be.
+    SystemTime::now().duration_since(made).is_ok_and(|age| age + RENEW >= LIFE)
+}
+
+/// Makes a certificate for these names and addresses, by the CA in `folder`, unless there is one that is not old. The CA
+/// is made when there is none. Its own certificate is `ca.pem`, for clients.
+pub(super) fn make(folder: &Path, names: &Names) -> io::Result<()> {
     database::create_private(folder)?;
-    let file = |name: &str| folder.join(name);
-    let names: Vec<String> =
-        names.iter().cloned().chain(addresses.iter().map(|address| address.to_string())).collect();
+    let [certificate_file, key_file] = files(folder);
+    let names_file = folder.join("server.names");
+    let names = names.all();
     let wanted = names.join("\n");
-    let made = fs::metadata(file("server.pem")).and_then(|meta| meta.modified());
-    let age = made.ok().and_then(|made| SystemTime::now().duration_since(made).ok());
-    let is_fresh = age.is_some_and(|age| age + RENEW < LIFE);
-    if is_fresh && fs::read_to_string(file("server.names")).is_ok_and(|names| names == wanted) {
-        return read(&file("server.pem"), &file("server.key"));
+    let made = fs::metadata(&certificate_file).and_then(|meta| meta.modified());
+    if made.is_ok_and(|made| !is_old(made))
+        && key_file.exists()
+        && fs::read_to_string(&names_file).is_ok_and(|names| names == wanted)
+    {
+        return Ok(());
     }
-    let ca = ca(&file("ca.pem"), &file("ca.key"))?;
+    let ca = ca(&folder.join("ca.pem"), &folder.join("ca.key"))?;
     let key = KeyPair::generate().map_err(other)?;
     let mut params = CertificateParams::new(names).map_err(other)?;
     params.distinguished_name.push(DnType::CommonName, "Triggercast");
@@ -66,13 +77,11 @@ pub fn own(folder: &Path, names: &[String], addresses: &[IpAddr]) -> io::Result<
     let now = SystemTime::now();
     (params.not_before, params.not_after) = ((now - SKEW).into(), (now + LIFE).into());
     let certificate = params.signed_by(&key, &ca).map_err(other)?;
-    let identity = Identity { certificate: certificate.pem(), key: key.serialize_pem() };
     // Until all are there again there is none.
-    let _ = fs::remove_file(file("server.pem"));
-    write_private(&file("server.key"), &identity.key)?;
-    fs::write(file("server.names"), wanted)?;
-    fs::write(file("server.pem"), &identity.certificate)?;
-    Ok(identity)
+    let _ = fs::remove_file(&certificate_file);
+    write_private(&key_file, &key.serialize_pem())?;
+    fs::write(names_file, wanted)?;
+    fs::write(certificate_file, certificate.pem())
 }
 
 fn ca(certificate: &Path, key: &Path) -> io::Result<Issuer<'static, KeyPair>> {
@@ -108,15 +117,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_kept_until_it_is_for_others() {
+    fn a_certificate_is_kept_until_it_is_for_others_or_old() {
         let folder = tempfile::tempdir().unwrap();
-        let names = |name: &str| vec![name.to_owned()];
-        let first = own(folder.path(), &names("localhost"), &["127.0.0.1".parse().unwrap()]).unwrap();
-        let again = own(folder.path(), &names("localhost"), &["127.0.0.1".parse().unwrap()]).unwrap();
-        assert_eq!(first.certificate, again.certificate);
-        let ca = fs::read_to_string(folder.path().join("ca.pem")).unwrap();
-        let other = own(folder.path(), &names("example.org"), &[]).unwrap();
-        assert_ne!(first.certificate, other.certificate);
-        assert_eq!(ca, fs::read_to_string(folder.path().join("ca.pem")).unwrap());
+        let folder = folder.path();
+        let names = |host: &str| Names {
+            hosts: vec![host.to_owned()],
+            addresses: vec!["127.0.0.1".parse().unwrap()],
+        };
+        let made = |host: &str| {
+            make(folder, &names(host)).unwrap();
+            fs::read_to_string(folder.join("server.pem")).unwrap()
+        };
+        let first = made("localhost");
+        assert_eq!(made("localhost"), first);
+        let ca = fs::read_to_string(folder.join("ca.pem")).unwrap();
+        let other = made("example.org");
+        assert_ne!(other, first);
+        let file = fs::File::options().write(true).open(folder.join("server.pem")).unwrap();
+        file.set_modified(SystemTime::now() - LIFE + RENEW).unwrap();
+        assert_ne!(made("example.org"), other);
+        assert_eq!(ca, fs::read_to_string(folder.join("ca.pem")).unwrap());
     }
 }

@@ -1,0 +1,147 @@
+//! How many clients a path has: in all, from one address, of one subject. Limits are asked here before a client comes.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::model::limits::Limits;
+
+/// Who comes, as limits see it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Party {
+    /// Where from.
+    pub(super) address: Option<IpAddr>,
+    /// Who, as the path's authorizer says.
+    pub(super) subject: Option<Box<str>>,
+}
+
+/// Which limit is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Crowded {
+    /// That of the path.
+    Path,
+    /// That of an address.
+    Address,
+    /// That of a subject.
+    Subject,
+}
+
+/// The clients of a path, counted.
+#[derive(Debug, Default)]
+pub(super) struct Crowd(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    by_address: HashMap<IpAddr, u32>,
+    by_subject: HashMap<Box<str>, u32>,
+}
+
+impl Crowd {
+    /// Counts a client in, unless that passes a limit.
+    pub(super) fn enter(&self, party: &Party, limits: &Limits) -> Result<(), Crowded> {
+        let mut counts = self.lock();
+        if counts.all >= limits.connections {
+            return Err(Crowded::Path);
+        }
+        let is_full = |count: Option<&u32>, most| count.is_some_and(|count| *count as usize >= most);
+        let (address, subject) = (party.network(), party.subject.as_deref());
+        let by_address = address.and_then(|address| counts.by_address.get(&address));
+        if is_full(by_address, limits.connections_per_address) {
+            return Err(Crowded::Address);
+        }
+        let by_subject = subject.and_then(|subject| counts.by_subject.get(subject));
+        if is_full(by_subject, limits.connections_per_subject) {
+            return Err(Crowded::Subject);
+        }
+        counts.all += 1;
+        if let Some(address) = address {
+            *counts.by_address.entry(address).or_default() += 1;
+        }
+        if let Some(subject) = subject {
+            *counts.by_subject.entry(subject.into()).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// Counts a client out that has been counted in.
+    pub(super) fn leave(&self, party: &Party) {
+        let mut counts = self.lock();
+        counts.all -= 1;
+        if let Some(address) = party.network() {
+            count_out(&mut counts.by_address, &address);
+        }
+        if let Some(subject) = &party.subject {
+            count_out(&mut counts.by_subject, subject);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn count_out<K: Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+impl Party {
+    /// The address as limits count it.
+    fn network(&self) -> Option<IpAddr> {
+        self.address.map(network)
+    }
+}
+
+/// What one party can choose its addresses from: an IPv4 address itself, or the first 64 bits of one of IPv6.
+pub(super) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn party(address: &str, subject: &str) -> Party {
+        let subject = Some(subject).filter(|subject| !subject.is_empty());
+        Party { address: Some(address.parse().unwrap()), subject: subject.map(Into::into) }
+    }
+
+    #[test]
+    fn each_limit_counts_for_itself_and_is_free_again() {
+        let limits = Limits {
+            connections: 4,
+            connections_per_address: 2,
+            connections_per_subject: 1,
+            ..Limits::default()
+        };
+        let crowd = Crowd::default();
+        let (first, second) = (party("10.0.0.1", "ann"), party("::ffff:10.0.0.1", ""));
+        assert_eq!(crowd.enter(&first, &limits), Ok(()));
+        assert_eq!(crowd.enter(&second, &limits), Ok(()));
+        assert_eq!(crowd.enter(&party("10.0.0.1", ""), &limits), Err(Crowded::Address));
+        assert_eq!(crowd.enter(&party("10.0.0.2", "ann"), &limits), Err(Crowded::Subject));
+        assert_eq!(crowd.enter(&party("2001:db8::1", ""), &limits), Ok(()));
+        assert_eq!(crowd.enter(&party("2001:db8::2", ""), &limits), Ok(()));
+        assert_eq!(crowd.enter(&party("10.0.0.9", ""), &limits), Err(Crowded::Path));
+        crowd.leave(&first);
+        assert_eq!(crowd.enter(&party("2001:db8::ffff:0:0:1", "ann"), &limits), Err(Crowded::Address));
+        assert_eq!(crowd.enter(&party("10.0.0.1", "ann"), &limits), Ok(()));
+        for party in [&first, &second, &party("2001:db8::1", ""), &party("2001:db8::1", "")] {
+            crowd.leave(party);
+        }
+        let counts = crowd.lock();
+        assert!(counts.all == 0 && counts.by_address.is_empty() && counts.by_subject.is_empty());
+    }
+}
