@@ -288,7 +288,11 @@ mod tests {
         for first in [0x02, 0x00, 0x00, 0x80] {
             scanner.scan(&frame(first, 32_768));
         }
-        assert_eq!(scanner.scan(&frame(0x80, 1)), Scan::Refuse(Close::Protocol), "after the end of a message");
+        assert_eq!(
+            scanner.scan(&frame(0x80, 1)),
+            Scan::Refuse(Close::Protocol),
+            "after the end of a message"
+        );
         assert_eq!(scanner.scan(&frame(0x01, 1)), Scan::Frame(7));
         assert_eq!(scanner.scan(&frame(0x81, 1)), Scan::Refuse(Close::Protocol), "within a message");
     }

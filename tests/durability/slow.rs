@@ -88,7 +88,8 @@ fn outcome(policy: &str) -> Outcome {
     until("its first events", || (listen.seen.lock().unwrap().len() > 100).then_some(()));
 
     listen.signal("STOP");
-    let reason = format!("triggercast_slow_clients_total{{reason=\"{policy}\"}} 1\n");
+    // On a busy machine it may have been too slow before it was stopped, and more than once.
+    let reason = format!("triggercast_slow_clients_total{{reason=\"{policy}\"}} ");
     until("a client that is too slow", || server.get("/metrics").1.contains(&reason).then_some(()));
     let now = device.acknowledged();
     until("more events", || (device.acknowledged() > now + 500).then_some(()));
