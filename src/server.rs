@@ -199,11 +199,12 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         wanted: Mutex::new(Arc::clone(&wanted)),
     });
     check_programs(&running.jq, &settings).await?;
+    let declared = Arc::new(settings.resources.clone());
     let api_settings = ApiSettings {
         address: names.address.clone(),
         audiences: names.audiences.clone(),
         has_mqtt,
-        of_file: settings.resources.clone(),
+        of_file: Arc::clone(&declared),
     };
     let plant: Arc<dyn Plant> = Arc::clone(&running) as _;
     let api = Api::new(Arc::clone(&store), &settings.data_dir, api_settings, plant);
@@ -248,7 +249,7 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     }
     let supervisor = supervisor.start();
     let follower = actix_rt::spawn(follow::follow(follow::Follower {
-        of_file: settings.resources.clone(),
+        of_file: declared,
         has_mqtt,
         store,
         version,

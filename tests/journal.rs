@@ -79,6 +79,10 @@ impl Data {
         let copy = Self::new();
         std::fs::create_dir(copy.path()).unwrap();
         let database = copy.path().join("journal.db");
+        // What a reader had open at the stop can leave part of it in the log.
+        let whole = rusqlite::Connection::open(self.path().join("journal.db")).unwrap();
+        whole.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        drop(whole);
         std::fs::copy(self.path().join("journal.db"), &database).unwrap();
         damage(&database);
         copy

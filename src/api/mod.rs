@@ -148,7 +148,7 @@ pub struct ApiSettings {
     /// Whether an embedded MQTT server runs.
     pub has_mqtt: bool,
     /// What the configuration file declares.
-    pub of_file: Resources,
+    pub of_file: Arc<Resources>,
 }
 
 type Handler = Box<dyn Fn(&Call<'_>, &[u8]) -> Result<Vec<u8>, Fault> + Send + Sync>;

@@ -1,33 +1,60 @@
 //! What a call sees of the store: single resources, those that it may change, and pages of lists.
 
-use super::call::Call;
+use super::call::{Call, Edit};
 use super::fault::Fault;
 use super::list::{self, Filter};
 use super::resource::{Resource, check_own, find, message};
-use crate::model::role::{Area, Right};
-use crate::store::{Kind, Record, State};
+use crate::model::role::Right;
+use crate::store::{Record, State};
 
 impl Call<'_> {
-    /// A resource that the caller may see.
-    pub(super) fn see<T: Resource>(&self, id: &str) -> Result<T, Fault> {
-        let state = self.api.store.state();
-        let record = find(&state, T::KIND, id)?;
-        self.may(&state, Right::See(T::AREA), record)?;
-        message(record)
-    }
-
-    /// The record of a resource that must exist, and that the caller and calls at all may change.
-    pub(super) fn own<'a>(
+    /// The record of a resource that the caller may see.
+    pub(super) fn see_record<'a, T: Resource>(
         &self,
         state: &'a State,
-        kind: Kind,
-        area: Area,
         id: &str,
     ) -> Result<&'a Record, Fault> {
-        let record = find(state, kind, id)?;
-        self.may(state, Right::Change(area), record)?;
+        let record = find(state, T::KIND, id)?;
+        self.may(state, Right::See(T::AREA), record)?;
+        Ok(record)
+    }
+
+    /// A resource that the caller may see.
+    pub(super) fn see<T: Resource>(&self, id: &str) -> Result<T, Fault> {
+        message(self.see_record::<T>(&self.api.store.state(), id)?)
+    }
+
+    /// The record of a resource that the caller, and calls at all, may change.
+    pub(super) fn own_record<'a, T: Resource>(
+        &self,
+        state: &'a State,
+        id: &str,
+    ) -> Result<&'a Record, Fault> {
+        let record = find(state, T::KIND, id)?;
+        self.may(state, Right::Change(T::AREA), record)?;
         check_own(record)?;
         Ok(record)
+    }
+
+    /// A resource that the caller, and calls at all, may change.
+    pub(super) fn own<T: Resource>(&self, state: &State, id: &str) -> Result<T, Fault> {
+        message(self.own_record::<T>(state, id)?)
+    }
+
+    /// Changes a resource in its folder, as pausing does.
+    pub(super) fn alter<T: Resource>(
+        &self,
+        state: &State,
+        edit: &mut Edit,
+        id: &str,
+        change: impl FnOnce(&mut T),
+    ) -> Result<T, Fault> {
+        let record = self.own_record::<T>(state, id)?;
+        let before: T = message(record)?;
+        let mut resource = before.clone();
+        change(&mut resource);
+        edit.put(Some(&before), &resource, &record.folder)?;
+        Ok(resource)
     }
 
     /// A page of the resources with this owner that the filter takes, by id, and the token of the next page.

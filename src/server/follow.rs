@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// What it works with.
 pub(super) struct Follower {
-    pub(super) of_file: Resources,
+    pub(super) of_file: Arc<Resources>,
     pub(super) has_mqtt: bool,
     pub(super) store: Arc<Store>,
     /// Taken before the first look at what is wanted.
@@ -42,7 +42,7 @@ pub(super) async fn follow(mut follower: Follower) {
         }
         let version = *follower.version.borrow_and_update();
         let (store, of_file, has_mqtt) =
-            (Arc::clone(&follower.store), follower.of_file.clone(), follower.has_mqtt);
+            (Arc::clone(&follower.store), Arc::clone(&follower.of_file), follower.has_mqtt);
         let look = move || wanted::wanted(&of_file, &store.state(), has_mqtt);
         let Ok(wanted) = actix_rt::task::spawn_blocking(look).await else { continue };
         let wanted = Arc::new(wanted);

@@ -9,6 +9,7 @@ mod record;
 mod tables;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
@@ -53,7 +54,7 @@ pub enum ChangeError<E> {
 /// Everything that can be asked for without the disk.
 #[derive(Debug, Default)]
 pub struct State {
-    records: BTreeMap<(Kind, Id), Record>,
+    records: BTreeMap<Kind, BTreeMap<Id, Record>>,
     /// Tokens that are no longer valid.
     revoked: HashMap<String, i64>,
 }
@@ -69,7 +70,7 @@ pub struct Store {
 impl State {
     /// The record of a kind with this id.
     pub fn get(&self, kind: Kind, id: &str) -> Option<&Record> {
-        self.records.get(&(kind, Id::from(id)))
+        self.records.get(&kind)?.get(id)
     }
 
     /// All records of a kind, by id.
@@ -79,8 +80,11 @@ impl State {
 
     /// The records of a kind whose ids come after `id`.
     pub fn after(&self, kind: Kind, id: &str) -> impl Iterator<Item = &Record> {
-        let from = (std::ops::Bound::Excluded((kind, Id::from(id))), std::ops::Bound::Unbounded);
-        self.records.range(from).take_while(move |((of, _), _)| *of == kind).map(|(_, record)| record)
+        let from = (Bound::Excluded(id), Bound::Unbounded);
+        self.records
+            .get(&kind)
+            .into_iter()
+            .flat_map(move |of_kind| of_kind.range::<str, _>(from).map(|(_, record)| record))
     }
 
     /// The record of a kind with this name in a folder, or under a parent if the kind has one.
@@ -93,12 +97,16 @@ impl State {
         self.revoked.contains_key(token)
     }
 
+    fn insert(&mut self, record: Record) {
+        self.records.entry(record.kind).or_default().insert(record.id.clone(), record);
+    }
+
     fn apply(&mut self, change: &mut Change) {
         for record in change.put.drain(..) {
-            self.records.insert((record.kind, record.id.clone()), record);
+            self.insert(record);
         }
-        for key in &change.delete {
-            self.records.remove(key);
+        for (kind, id) in &change.delete {
+            self.records.get_mut(kind).and_then(|of_kind| of_kind.remove(id));
         }
         if !change.revoke.is_empty() {
             let now = Timestamp::now().as_second();
@@ -114,13 +122,13 @@ impl Store {
         let tables = Tables::open(folder)?;
         let mut state = State { revoked: tables.revoked(Timestamp::now().as_second())?, ..State::default() };
         for record in tables.records()? {
-            state.records.insert((record.kind, record.id.clone()), record);
+            state.insert(record);
         }
         for record in of_file {
             if let Some(stored) = state.get(record.kind, &record.id) {
                 return Err(OpenError::Twice(stored.kind.name(), stored.id.clone()));
             }
-            state.records.insert((record.kind, record.id.clone()), record);
+            state.insert(record);
         }
         let (state, tables) = (RwLock::new(state), Mutex::new(tables));
         Ok(Self { state, tables, version: watch::Sender::new(0) })

@@ -63,19 +63,18 @@ fn create(call: &Call<'_>, request: CreateBrokerRequest) -> Result<Operation, Fa
 
 fn update(call: &Call<'_>, request: UpdateBrokerRequest) -> Result<Operation, Fault> {
     call.change("Update broker", |state, edit| {
-        let old = call.own(state, Kind::Broker, Area::Devices, &request.broker_id)?;
-        let before: Broker = message(old)?;
+        let before: Broker = call.own(state, &request.broker_id)?;
         let broker: Broker = mask::apply(&request, request.update_mask.as_ref(), &["broker_id"], &before)?;
         check_name(state, Kind::Broker, &broker.folder_id, &broker.name, &broker.id)?;
         edit.put(Some(&before), &broker, &broker.folder_id)?;
         let metadata = UpdateBrokerMetadata { broker_id: broker.id.clone() };
-        Ok(Done { resource: old.id.clone(), metadata, response: broker })
+        Ok(Done { resource: broker.id.as_str().into(), metadata, response: broker })
     })
 }
 
 fn delete(call: &Call<'_>, request: DeleteBrokerRequest) -> Result<Operation, Fault> {
     call.change("Delete broker", |state, edit| {
-        let old = call.own(state, Kind::Broker, Area::Devices, &request.broker_id)?;
+        let old = call.own_record::<Broker>(state, &request.broker_id)?;
         check_unused(state, &old.id, "broker")?;
         login::delete_all(state, edit, &old.id);
         edit.delete(&message::<Broker>(old)?)?;
@@ -88,9 +87,8 @@ fn operations(
     call: &Call<'_>,
     request: ListBrokerOperationsRequest,
 ) -> Result<ListBrokerOperationsResponse, Fault> {
-    call.see::<Broker>(&request.broker_id)?;
     let (operations, next_page_token) =
-        call.operations_of(&request.broker_id, request.page_size, &request.page_token)?;
+        call.operations_of::<Broker>(&request.broker_id, request.page_size, &request.page_token)?;
     Ok(ListBrokerOperationsResponse { operations, next_page_token })
 }
 

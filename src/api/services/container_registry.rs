@@ -54,7 +54,7 @@ fn delete(call: &Call<'_>, request: DeleteRegistryRequest) -> Result<Operation, 
 }
 
 fn refuse(call: &Call<'_>, id: &str) -> Result<Operation, Fault> {
-    call.own(&call.api.store.state(), Kind::ContainerRegistry, Area::Registries, id)?;
+    call.own_record::<Registry>(&call.api.store.state(), id)?;
     Err(Fault::new(Code::FailedPrecondition, "Container registries are declared in the configuration file"))
 }
 

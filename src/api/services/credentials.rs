@@ -59,13 +59,20 @@ fn get_key(call: &Call<'_>, request: GetKeyRequest) -> Result<Key, Fault> {
     call.see(&request.key_id)
 }
 
+/// A page of the keys of an account.
+fn page_of_account<T: Resource>(
+    call: &Call<'_>,
+    id: &str,
+    size: i64,
+    token: &str,
+) -> Result<(Vec<T>, String), Fault> {
+    let account = account(call, &call.api.store.state(), id, Right::See(Area::Accounts))?.id.clone();
+    call.page(|record| record.parent == account, size, token, "")
+}
+
 fn list_keys(call: &Call<'_>, request: ListKeysRequest) -> Result<ListKeysResponse, Fault> {
-    let account =
-        account(call, &call.api.store.state(), &request.service_account_id, Right::See(Area::Accounts))?
-            .id
-            .clone();
     let (keys, next_page_token) =
-        call.page(|record| record.parent == account, request.page_size, &request.page_token, "")?;
+        page_of_account(call, &request.service_account_id, request.page_size, &request.page_token)?;
     Ok(ListKeysResponse { keys, next_page_token })
 }
 
@@ -97,7 +104,7 @@ fn create_key(call: &Call<'_>, request: CreateKeyRequest) -> Result<CreateKeyRes
 
 fn update_key(call: &Call<'_>, request: UpdateKeyRequest) -> Result<Operation, Fault> {
     call.change("Update key", |state, edit| {
-        let old = call.own(state, Kind::Key, Area::Accounts, &request.key_id)?;
+        let old = call.own_record::<Key>(state, &request.key_id)?;
         let before: Key = message(old)?;
         let key: Key = mask::apply(&request, request.update_mask.as_ref(), &["key_id"], &before)?;
         let changed = Record { parent: old.parent.clone(), ..record(&key, &old.folder) };
@@ -109,7 +116,7 @@ fn update_key(call: &Call<'_>, request: UpdateKeyRequest) -> Result<Operation, F
 
 fn delete_key(call: &Call<'_>, request: DeleteKeyRequest) -> Result<Operation, Fault> {
     call.change("Delete key", |state, edit| {
-        let old = call.own(state, Kind::Key, Area::Accounts, &request.key_id)?;
+        let old = call.own_record::<Key>(state, &request.key_id)?;
         edit.delete(&message::<Key>(old)?)?;
         let metadata = DeleteKeyMetadata { key_id: request.key_id };
         Ok(Done { resource: old.id.clone(), metadata, response: () })
@@ -120,9 +127,8 @@ fn key_operations(
     call: &Call<'_>,
     request: ListKeyOperationsRequest,
 ) -> Result<ListKeyOperationsResponse, Fault> {
-    call.see::<Key>(&request.key_id)?;
     let (operations, next_page_token) =
-        call.operations_of(&request.key_id, request.page_size, &request.page_token)?;
+        call.operations_of::<Key>(&request.key_id, request.page_size, &request.page_token)?;
     Ok(ListKeyOperationsResponse { operations, next_page_token })
 }
 
@@ -131,12 +137,8 @@ fn get_api_key(call: &Call<'_>, request: GetApiKeyRequest) -> Result<ApiKey, Fau
 }
 
 fn list_api_keys(call: &Call<'_>, request: ListApiKeysRequest) -> Result<ListApiKeysResponse, Fault> {
-    let account =
-        account(call, &call.api.store.state(), &request.service_account_id, Right::See(Area::Accounts))?
-            .id
-            .clone();
     let (api_keys, next_page_token) =
-        call.page(|record| record.parent == account, request.page_size, &request.page_token, "")?;
+        page_of_account(call, &request.service_account_id, request.page_size, &request.page_token)?;
     Ok(ListApiKeysResponse { api_keys, next_page_token })
 }
 
@@ -167,7 +169,7 @@ fn create_api_key(call: &Call<'_>, request: CreateApiKeyRequest) -> Result<Creat
 fn update_api_key(call: &Call<'_>, request: UpdateApiKeyRequest) -> Result<Operation, Fault> {
     check_scopes(&request.scopes)?;
     call.change("Update API key", |state, edit| {
-        let old = call.own(state, Kind::ApiKey, Area::Accounts, &request.api_key_id)?;
+        let old = call.own_record::<ApiKey>(state, &request.api_key_id)?;
         let before: ApiKey = message(old)?;
         let key: ApiKey = mask::apply(&request, request.update_mask.as_ref(), &["api_key_id"], &before)?;
         let (parent, secret) = (old.parent.clone(), old.secret.clone());
@@ -179,7 +181,7 @@ fn update_api_key(call: &Call<'_>, request: UpdateApiKeyRequest) -> Result<Opera
 
 fn delete_api_key(call: &Call<'_>, request: DeleteApiKeyRequest) -> Result<Operation, Fault> {
     call.change("Delete API key", |state, edit| {
-        let old = call.own(state, Kind::ApiKey, Area::Accounts, &request.api_key_id)?;
+        let old = call.own_record::<ApiKey>(state, &request.api_key_id)?;
         edit.delete(&message::<ApiKey>(old)?)?;
         let metadata = DeleteApiKeyMetadata { api_key_id: request.api_key_id };
         Ok(Done { resource: old.id.clone(), metadata, response: () })
@@ -190,9 +192,8 @@ fn api_key_operations(
     call: &Call<'_>,
     request: ListApiKeyOperationsRequest,
 ) -> Result<ListApiKeyOperationsResponse, Fault> {
-    call.see::<ApiKey>(&request.api_key_id)?;
     let (operations, next_page_token) =
-        call.operations_of(&request.api_key_id, request.page_size, &request.page_token)?;
+        call.operations_of::<ApiKey>(&request.api_key_id, request.page_size, &request.page_token)?;
     Ok(ListApiKeyOperationsResponse { operations, next_page_token })
 }
 

@@ -1,7 +1,7 @@
 //! Device registries and devices.
 
 use crate::api::access::bindings_id;
-use crate::api::call::{Call, Done, Edit, now};
+use crate::api::call::{Call, Done, now};
 use crate::api::fault::{Code, Fault};
 use crate::api::resource::{check_name, find, message, record};
 use crate::api::{Publisher, Table, list, mask, wanted};
@@ -97,7 +97,7 @@ fn create_registry(call: &Call<'_>, request: CreateRegistryRequest) -> Result<Op
 
 fn update_registry(call: &Call<'_>, request: UpdateRegistryRequest) -> Result<Operation, Fault> {
     call.change("Update registry", |state, edit| {
-        let before: Registry = own(call, state, Kind::DeviceRegistry, &request.registry_id)?;
+        let before: Registry = call.own(state, &request.registry_id)?;
         let registry: Registry =
             mask::apply(&request, request.update_mask.as_ref(), &["registry_id"], &before)?;
         check_name(state, Kind::DeviceRegistry, &registry.folder_id, &registry.name, &registry.id)?;
@@ -105,16 +105,6 @@ fn update_registry(call: &Call<'_>, request: UpdateRegistryRequest) -> Result<Op
         let metadata = UpdateRegistryMetadata { registry_id: registry.id.clone() };
         Ok(Done { resource: registry.id.as_str().into(), metadata, response: registry })
     })
-}
-
-/// A resource as it is, if the caller may change it and the file does not declare it.
-fn own<T: crate::api::resource::Resource>(
-    call: &Call<'_>,
-    state: &State,
-    kind: Kind,
-    id: &str,
-) -> Result<T, Fault> {
-    message(call.own(state, kind, Area::Devices, id)?)
 }
 
 /// Refuses to delete what a trigger reads.
@@ -131,7 +121,7 @@ pub(super) fn check_unused(state: &State, source: &str, what: &str) -> Result<()
 
 fn delete_registry(call: &Call<'_>, request: DeleteRegistryRequest) -> Result<Operation, Fault> {
     call.change("Delete registry", |state, edit| {
-        let registry: Registry = own(call, state, Kind::DeviceRegistry, &request.registry_id)?;
+        let registry: Registry = call.own(state, &request.registry_id)?;
         if let Some(device) = state.all(Kind::Device).find(|device| *device.parent == *registry.id) {
             let what = format!("The registry has the device '{}'; delete its devices first", device.id);
             return Err(Fault::new(Code::FailedPrecondition, what));
@@ -145,22 +135,10 @@ fn delete_registry(call: &Call<'_>, request: DeleteRegistryRequest) -> Result<Op
     })
 }
 
-fn set_status(
-    call: &Call<'_>,
-    state: &State,
-    edit: &mut Edit,
-    id: &str,
-    status: registry::Status,
-) -> Result<Registry, Fault> {
-    let before: Registry = own(call, state, Kind::DeviceRegistry, id)?;
-    let registry = Registry { status: status.into(), ..before.clone() };
-    edit.put(Some(&before), &registry, &registry.folder_id)?;
-    Ok(registry)
-}
-
 fn enable(call: &Call<'_>, request: EnableRegistryRequest) -> Result<Operation, Fault> {
     call.change("Enable registry", |state, edit| {
-        let registry = set_status(call, state, edit, &request.registry_id, registry::Status::Active)?;
+        let enable = |registry: &mut Registry| registry.set_status(registry::Status::Active);
+        let registry = call.alter(state, edit, &request.registry_id, enable)?;
         let metadata = EnableRegistryMetadata { registry_id: registry.id.clone() };
         Ok(Done { resource: registry.id.as_str().into(), metadata, response: registry })
     })
@@ -168,7 +146,8 @@ fn enable(call: &Call<'_>, request: EnableRegistryRequest) -> Result<Operation, 
 
 fn disable(call: &Call<'_>, request: DisableRegistryRequest) -> Result<Operation, Fault> {
     call.change("Disable registry", |state, edit| {
-        let registry = set_status(call, state, edit, &request.registry_id, registry::Status::Disabled)?;
+        let disable = |registry: &mut Registry| registry.set_status(registry::Status::Disabled);
+        let registry = call.alter(state, edit, &request.registry_id, disable)?;
         let metadata = DisableRegistryMetadata { registry_id: registry.id.clone() };
         Ok(Done { resource: registry.id.as_str().into(), metadata, response: registry })
     })
@@ -198,9 +177,8 @@ fn registry_operations(
     call: &Call<'_>,
     request: ListRegistryOperationsRequest,
 ) -> Result<ListRegistryOperationsResponse, Fault> {
-    call.see::<Registry>(&request.registry_id)?;
     let (operations, next_page_token) =
-        call.operations_of(&request.registry_id, request.page_size, &request.page_token)?;
+        call.operations_of::<Registry>(&request.registry_id, request.page_size, &request.page_token)?;
     Ok(ListRegistryOperationsResponse { operations, next_page_token })
 }
 
@@ -275,11 +253,11 @@ fn create_device(call: &Call<'_>, request: CreateDeviceRequest) -> Result<Operat
     let given = request.certificates.iter().map(|certificate| certificate.certificate_data.as_str());
     {
         let state = call.api.store.state();
-        call.own(&state, Kind::DeviceRegistry, Area::Devices, &request.registry_id)?;
+        call.own_record::<Registry>(&state, &request.registry_id)?;
     }
     let (password, certificates) = login::given(call, &request.password, given)?;
     call.change("Create device", |state, edit| {
-        let registry = call.own(state, Kind::DeviceRegistry, Area::Devices, &request.registry_id)?;
+        let registry = call.own_record::<Registry>(state, &request.registry_id)?;
         check_name(state, Kind::Device, &request.registry_id, &request.name, "")?;
         let id = id::generate("are").to_string();
         let of_itself = |target: String| target.replace("{device_id}", &id);
@@ -309,7 +287,7 @@ fn create_device(call: &Call<'_>, request: CreateDeviceRequest) -> Result<Operat
 
 fn update_device(call: &Call<'_>, request: UpdateDeviceRequest) -> Result<Operation, Fault> {
     call.change("Update device", |state, edit| {
-        let before: Device = own(call, state, Kind::Device, &request.device_id)?;
+        let before: Device = call.own(state, &request.device_id)?;
         let device: Device = mask::apply(&request, request.update_mask.as_ref(), &["device_id"], &before)?;
         check_name(state, Kind::Device, &device.registry_id, &device.name, &device.id)?;
         check_aliases(state, &device)?;
@@ -322,7 +300,7 @@ fn update_device(call: &Call<'_>, request: UpdateDeviceRequest) -> Result<Operat
 
 fn delete_device(call: &Call<'_>, request: DeleteDeviceRequest) -> Result<Operation, Fault> {
     call.change("Delete device", |state, edit| {
-        let device: Device = own(call, state, Kind::Device, &request.device_id)?;
+        let device: Device = call.own(state, &request.device_id)?;
         check_unused(state, &device.id, "device")?;
         login::delete_all(state, edit, &device.id);
         edit.delete(&device)?;
@@ -335,9 +313,8 @@ fn device_operations(
     call: &Call<'_>,
     request: ListDeviceOperationsRequest,
 ) -> Result<ListDeviceOperationsResponse, Fault> {
-    call.see::<Device>(&request.device_id)?;
     let (operations, next_page_token) =
-        call.operations_of(&request.device_id, request.page_size, &request.page_token)?;
+        call.operations_of::<Device>(&request.device_id, request.page_size, &request.page_token)?;
     Ok(ListDeviceOperationsResponse { operations, next_page_token })
 }
 

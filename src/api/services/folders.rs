@@ -5,7 +5,7 @@ use crate::api::access::{self, CLOUD, Place};
 use crate::api::call::{Call, Done, now};
 use crate::api::fault::{Code, Fault};
 use crate::api::mask;
-use crate::api::resource::{check_name, find, message};
+use crate::api::resource::{check_name, message};
 use crate::model::id;
 use crate::model::role::{Area, Right};
 use crate::proto::types::yandex::cloud::operation::Operation;
@@ -63,8 +63,7 @@ fn create(call: &Call<'_>, request: CreateFolderRequest) -> Result<Operation, Fa
 
 fn update(call: &Call<'_>, request: UpdateFolderRequest) -> Result<Operation, Fault> {
     call.change("Update folder", |state, edit| {
-        let record = call.own(state, Kind::Folder, Area::Folders, &request.folder_id)?;
-        let before: Folder = message(record)?;
+        let before: Folder = call.own(state, &request.folder_id)?;
         let folder = mask::apply(&request, request.update_mask.as_ref(), &["folder_id"], &before)?;
         check_name(state, Kind::Folder, "", &folder.name, &folder.id)?;
         edit.put(Some(&before), &folder, "")?;
@@ -75,7 +74,7 @@ fn update(call: &Call<'_>, request: UpdateFolderRequest) -> Result<Operation, Fa
 
 fn delete(call: &Call<'_>, request: DeleteFolderRequest) -> Result<Operation, Fault> {
     call.change("Delete folder", |state, edit| {
-        let record = call.own(state, Kind::Folder, Area::Folders, &request.folder_id)?;
+        let record = call.own_record::<Folder>(state, &request.folder_id)?;
         let held = Kind::ALL.into_iter().filter(|kind| *kind != Kind::AccessBindings);
         let first = held.flat_map(|kind| state.all(kind)).find(|inside| inside.folder == record.id);
         if let Some(inside) = first {
@@ -94,11 +93,7 @@ fn operations(
     call: &Call<'_>,
     request: ListFolderOperationsRequest,
 ) -> Result<ListFolderOperationsResponse, Fault> {
-    {
-        let state = call.api.store.state();
-        call.may(&state, Right::See(Area::Folders), find(&state, Kind::Folder, &request.folder_id)?)?;
-    }
     let (operations, next_page_token) =
-        call.operations_of(&request.folder_id, request.page_size, &request.page_token)?;
+        call.operations_of::<Folder>(&request.folder_id, request.page_size, &request.page_token)?;
     Ok(ListFolderOperationsResponse { operations, next_page_token })
 }

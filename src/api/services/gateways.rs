@@ -6,7 +6,7 @@ use crate::api::access::bindings_id;
 use crate::api::call::{Call, Done, Edit, now};
 use crate::api::fault::{Code, Fault};
 use crate::api::openapi;
-use crate::api::resource::{check_name, message};
+use crate::api::resource::check_name;
 use crate::api::{Table, mask, wanted};
 use crate::model::id::{self, Id};
 use crate::model::role::{Area, Right};
@@ -20,7 +20,7 @@ use crate::proto::types::yandex::cloud::serverless::apigateway::v1::{
     UpdateApiGatewayMetadata, UpdateApiGatewayRequest, api_gateway, create_api_gateway_request,
     update_api_gateway_request,
 };
-use crate::store::{Kind, Record, State};
+use crate::store::{Kind, Record};
 
 pub(super) fn add(table: &mut Table) {
     table.add("yandex.cloud.serverless.apigateway.v1.ApiGatewayService/Get", get);
@@ -85,12 +85,6 @@ fn create(call: &Call<'_>, request: CreateApiGatewayRequest) -> Result<Operation
     })
 }
 
-/// A gateway as it is, if the caller may change it.
-fn own(call: &Call<'_>, state: &State, id: &str) -> Result<ApiGateway, Fault> {
-    let record = call.own(state, Kind::Gateway, Area::Gateways, id)?;
-    message(record)
-}
-
 fn update(call: &Call<'_>, request: UpdateApiGatewayRequest) -> Result<Operation, Fault> {
     const FIXED: [&str; 6] =
         ["api_gateway_id", "openapi_spec", "connectivity", "log_options", "variables", "canary"];
@@ -104,7 +98,7 @@ fn update(call: &Call<'_>, request: UpdateApiGatewayRequest) -> Result<Operation
         None if wants_spec => return Err(Fault::field("openapi_spec", "Field is required")),
         _ => None,
     };
-    own(call, &call.api.store.state(), &request.api_gateway_id)?;
+    call.own_record::<ApiGateway>(&call.api.store.state(), &request.api_gateway_id)?;
     spec.as_deref().map(openapi::paths).transpose()?;
     // What is left of a mask that named the document, and what it named alone.
     let only_spec = request
@@ -115,7 +109,7 @@ fn update(call: &Call<'_>, request: UpdateApiGatewayRequest) -> Result<Operation
         mask.paths.retain(|path| path != "openapi_spec");
     }
     call.change("Update API gateway", |state, edit| {
-        let before = own(call, state, &request.api_gateway_id)?;
+        let before: ApiGateway = call.own(state, &request.api_gateway_id)?;
         let gateway = if only_spec {
             before.clone()
         } else {
@@ -133,7 +127,7 @@ fn update(call: &Call<'_>, request: UpdateApiGatewayRequest) -> Result<Operation
 
 fn delete(call: &Call<'_>, request: DeleteApiGatewayRequest) -> Result<Operation, Fault> {
     call.change("Delete API gateway", |state, edit| {
-        let gateway = own(call, state, &request.api_gateway_id)?;
+        let gateway: ApiGateway = call.own(state, &request.api_gateway_id)?;
         if let Some(trigger) = wanted::triggers_of(state, &gateway.id).first() {
             let what = format!("The trigger '{trigger}' broadcasts through the gateway; delete that first");
             return Err(Fault::new(Code::FailedPrecondition, what));
@@ -147,22 +141,10 @@ fn delete(call: &Call<'_>, request: DeleteApiGatewayRequest) -> Result<Operation
     })
 }
 
-fn set_status(
-    call: &Call<'_>,
-    state: &State,
-    edit: &mut Edit,
-    id: &str,
-    status: api_gateway::Status,
-) -> Result<ApiGateway, Fault> {
-    let before = own(call, state, id)?;
-    let gateway = ApiGateway { status: status.into(), ..before.clone() };
-    edit.put(Some(&before), &gateway, &gateway.folder_id)?;
-    Ok(gateway)
-}
-
 fn stop(call: &Call<'_>, request: StopApiGatewayRequest) -> Result<Operation, Fault> {
     call.change("Stop API gateway", |state, edit| {
-        let gateway = set_status(call, state, edit, &request.api_gateway_id, api_gateway::Status::Stopped)?;
+        let stop = |gateway: &mut ApiGateway| gateway.set_status(api_gateway::Status::Stopped);
+        let gateway = call.alter(state, edit, &request.api_gateway_id, stop)?;
         let metadata = StopApiGatewayMetadata { api_gateway_id: gateway.id.clone() };
         Ok(Done { resource: gateway.id.into(), metadata, response: () })
     })
@@ -170,7 +152,8 @@ fn stop(call: &Call<'_>, request: StopApiGatewayRequest) -> Result<Operation, Fa
 
 fn resume(call: &Call<'_>, request: ResumeApiGatewayRequest) -> Result<Operation, Fault> {
     call.change("Resume API gateway", |state, edit| {
-        let gateway = set_status(call, state, edit, &request.api_gateway_id, api_gateway::Status::Active)?;
+        let resume = |gateway: &mut ApiGateway| gateway.set_status(api_gateway::Status::Active);
+        let gateway = call.alter(state, edit, &request.api_gateway_id, resume)?;
         let metadata = ResumeApiGatewayMetadata { api_gateway_id: gateway.id.clone() };
         Ok(Done { resource: gateway.id.as_str().into(), metadata, response: gateway })
     })
@@ -195,8 +178,7 @@ fn get_spec(call: &Call<'_>, request: GetOpenapiSpecRequest) -> Result<GetOpenap
 }
 
 fn operations(call: &Call<'_>, request: ListOperationsRequest) -> Result<ListOperationsResponse, Fault> {
-    call.see::<ApiGateway>(&request.api_gateway_id)?;
     let (operations, next_page_token) =
-        call.operations_of(&request.api_gateway_id, request.page_size, &request.page_token)?;
+        call.operations_of::<ApiGateway>(&request.api_gateway_id, request.page_size, &request.page_token)?;
     Ok(ListOperationsResponse { operations, next_page_token })
 }

@@ -7,7 +7,7 @@ use crate::api::fault::Fault;
 use crate::api::list::{self, Filter};
 use crate::api::mask;
 use crate::api::resource::{check_name, message};
-use crate::model::id::{self, Id};
+use crate::model::id::{self};
 use crate::model::role::{self, Area, Right};
 use crate::proto::types::yandex::cloud::iam::v1::{
     CreateServiceAccountMetadata, CreateServiceAccountRequest, DeleteServiceAccountMetadata,
@@ -67,8 +67,7 @@ fn create(call: &Call<'_>, request: CreateServiceAccountRequest) -> Result<Opera
 
 fn update(call: &Call<'_>, request: UpdateServiceAccountRequest) -> Result<Operation, Fault> {
     call.change("Update service account", |state, edit| {
-        let record = call.own(state, Kind::ServiceAccount, Area::Accounts, &request.service_account_id)?;
-        let before: ServiceAccount = message(record)?;
+        let before: ServiceAccount = call.own(state, &request.service_account_id)?;
         let account = mask::apply(&request, request.update_mask.as_ref(), &["service_account_id"], &before)?;
         check_name(state, Kind::ServiceAccount, &account.folder_id, &account.name, &account.id)?;
         edit.put(Some(&before), &account, &account.folder_id)?;
@@ -80,7 +79,7 @@ fn update(call: &Call<'_>, request: UpdateServiceAccountRequest) -> Result<Opera
 /// Deletes an account with its keys. Triggers that act in its name are silent from then on.
 fn delete(call: &Call<'_>, request: DeleteServiceAccountRequest) -> Result<Operation, Fault> {
     call.change("Delete service account", |state, edit| {
-        let record = call.own(state, Kind::ServiceAccount, Area::Accounts, &request.service_account_id)?;
+        let record = call.own_record::<ServiceAccount>(state, &request.service_account_id)?;
         let account: ServiceAccount = message(record)?;
         for kind in [Kind::Key, Kind::ApiKey] {
             for key in state.all(kind).filter(|key| key.parent == record.id) {
@@ -94,35 +93,21 @@ fn delete(call: &Call<'_>, request: DeleteServiceAccountRequest) -> Result<Opera
     })
 }
 
-fn set_status(
-    call: &Call<'_>,
-    id: &str,
-    status: service_account::Status,
-    state: &crate::store::State,
-    edit: &mut crate::api::call::Edit,
-) -> Result<Id, Fault> {
-    let record = call.own(state, Kind::ServiceAccount, Area::Accounts, id)?;
-    let before: ServiceAccount = message(record)?;
-    let account = ServiceAccount { status: status.into(), ..before.clone() };
-    edit.put(Some(&before), &account, &account.folder_id)?;
-    Ok(record.id.clone())
-}
-
 fn suspend(call: &Call<'_>, request: SuspendServiceAccountRequest) -> Result<Operation, Fault> {
     call.change("Suspend service account", |state, edit| {
-        let status = service_account::Status::Suspended;
-        let resource = set_status(call, &request.service_account_id, status, state, edit)?;
-        let metadata = SuspendServiceAccountMetadata { service_account_id: resource.to_string() };
-        Ok(Done { resource, metadata, response: SuspendServiceAccountResponse {} })
+        let suspend = |account: &mut ServiceAccount| account.set_status(service_account::Status::Suspended);
+        let account = call.alter(state, edit, &request.service_account_id, suspend)?;
+        let metadata = SuspendServiceAccountMetadata { service_account_id: account.id.clone() };
+        Ok(Done { resource: account.id.into(), metadata, response: SuspendServiceAccountResponse {} })
     })
 }
 
 fn reactivate(call: &Call<'_>, request: ReactivateServiceAccountRequest) -> Result<Operation, Fault> {
     call.change("Reactivate service account", |state, edit| {
-        let status = service_account::Status::Active;
-        let resource = set_status(call, &request.service_account_id, status, state, edit)?;
-        let metadata = ReactivateServiceAccountMetadata { service_account_id: resource.to_string() };
-        Ok(Done { resource, metadata, response: ReactivateServiceAccountResponse {} })
+        let reactivate = |account: &mut ServiceAccount| account.set_status(service_account::Status::Active);
+        let account = call.alter(state, edit, &request.service_account_id, reactivate)?;
+        let metadata = ReactivateServiceAccountMetadata { service_account_id: account.id.clone() };
+        Ok(Done { resource: account.id.into(), metadata, response: ReactivateServiceAccountResponse {} })
     })
 }
 
@@ -130,9 +115,11 @@ fn operations(
     call: &Call<'_>,
     request: ListServiceAccountOperationsRequest,
 ) -> Result<ListServiceAccountOperationsResponse, Fault> {
-    call.see::<ServiceAccount>(&request.service_account_id)?;
-    let (operations, next_page_token) =
-        call.operations_of(&request.service_account_id, request.page_size, &request.page_token)?;
+    let (operations, next_page_token) = call.operations_of::<ServiceAccount>(
+        &request.service_account_id,
+        request.page_size,
+        &request.page_token,
+    )?;
     Ok(ListServiceAccountOperationsResponse { operations, next_page_token })
 }
 

@@ -7,6 +7,7 @@ use crate::api::access::{self, Place};
 use crate::api::call::Call;
 use crate::api::fault::{Code, Fault, disk};
 use crate::api::list;
+use crate::api::resource::Resource;
 use crate::model::role::{Area, Right};
 use crate::proto::types::yandex::cloud::operation::{CancelOperationRequest, GetOperationRequest, Operation};
 
@@ -37,8 +38,19 @@ fn cancel(call: &Call<'_>, request: CancelOperationRequest) -> Result<Operation,
 }
 
 impl Call<'_> {
-    /// Operations about a resource, the newest first, and the token of the next page.
-    pub(super) fn operations_of(
+    /// Operations about a resource that the caller may see, the newest first, and the token of the next page.
+    pub(super) fn operations_of<T: Resource>(
+        &self,
+        id: &str,
+        size: i64,
+        token: &str,
+    ) -> Result<(Vec<Operation>, String), Fault> {
+        self.see_record::<T>(&self.api.store.state(), id)?;
+        self.all_operations_of(id, size, token)
+    }
+
+    /// The same without asking whether there is such a resource, or who may see it.
+    pub(super) fn all_operations_of(
         &self,
         resource: &str,
         size: i64,

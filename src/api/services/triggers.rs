@@ -10,7 +10,7 @@ use crate::api::Table;
 use crate::api::access::{self, Place};
 use crate::api::call::{Call, Edit};
 use crate::api::fault::{Code, Fault};
-use crate::api::resource::{check_name, find, message};
+use crate::api::resource::{check_name, find};
 use crate::api::wanted;
 use crate::model::role::{Area, Right};
 use crate::proto::types::triggercast::v1::Condition;
@@ -138,11 +138,6 @@ impl Call<'_> {
         edit.put(None, trigger, &trigger.folder_id)
     }
 
-    /// The trigger as it is, if the caller may change it.
-    fn own_trigger(&self, state: &State, id: &str) -> Result<Trigger, Fault> {
-        message(self.own(state, Kind::Trigger, Area::Triggers, id)?)
-    }
-
     /// Puts a changed trigger in the place of what it was.
     fn update_trigger(
         &self,
@@ -158,14 +153,11 @@ impl Call<'_> {
 
     /// Pauses or resumes a trigger.
     fn set_status(&self, state: &State, edit: &mut Edit, id: &str, status: Status) -> Result<Trigger, Fault> {
-        let before = self.own_trigger(state, id)?;
-        let trigger = Trigger { status: status.into(), ..before.clone() };
-        edit.put(Some(&before), &trigger, &trigger.folder_id)?;
-        Ok(trigger)
+        self.alter(state, edit, id, |trigger: &mut Trigger| trigger.set_status(status))
     }
 
     fn delete_trigger(&self, state: &State, edit: &mut Edit, id: &str) -> Result<(), Fault> {
-        edit.delete(&self.own_trigger(state, id)?)
+        edit.delete(&self.own::<Trigger>(state, id)?)
     }
 }
 
@@ -182,7 +174,7 @@ fn operations_of(
         let record = state.get(Kind::Trigger, id);
         record.map(|record| call.may(&state, Right::See(Area::Triggers), record)).transpose()?.is_some()
     };
-    let (mut operations, next) = call.operations_of(id, size, token)?;
+    let (mut operations, next) = call.all_operations_of(id, size, token)?;
     let is_of_trigger = |operation: &Operation| {
         let metadata = operation.metadata.as_ref();
         metadata.is_some_and(|metadata| metadata.type_url.contains(".serverless.triggers."))

@@ -5,11 +5,9 @@ use prost::Message;
 use crate::api::Table;
 use crate::api::call::{Call, Done, Edit, now};
 use crate::api::fault::{Code, Fault};
-use crate::api::resource::find;
 use crate::identity::secret;
 use crate::model::certificate;
 use crate::model::id::{self, Id};
-use crate::model::role::{Area, Right};
 use crate::proto::types::yandex::cloud::iot::devices::v1::DeviceCertificate as AnyCertificate;
 use crate::proto::types::yandex::cloud::operation::Operation;
 use crate::store::{Kind, Record, State};
@@ -125,8 +123,13 @@ fn belonging(kind: Kind, id: Id, owner: &Record, name: String, body: Vec<u8>, se
     Record { parent: owner.id.clone(), secret, ..Record::new(kind, id, owner.folder.clone(), name, body) }
 }
 
+/// The message of what belongs to an owner.
+fn decode<M: Message + Default>(record: &Record) -> Result<M, Fault> {
+    M::decode(&*record.body).map_err(|error| Fault::new(Code::Internal, error.to_string()))
+}
+
 macro_rules! login {
-    ($module:ident, $put:ident, $package:path, $service:literal, $kind:ident, $owner_id:ident,
+    ($module:ident, $put:ident, $package:path, $service:literal, $owner:ident, $owner_id:ident,
      $password:ident, $certificate:ident,
      $add:ident, $add_metadata:ident, $delete:ident, $delete_metadata:ident, $list:ident, $listed:ident,
      $add_cert:ident, $add_cert_metadata:ident, $delete_cert:ident, $delete_cert_metadata:ident,
@@ -135,7 +138,7 @@ macro_rules! login {
             use super::*;
             use messages::{
                 $add, $add_cert, $add_cert_metadata, $add_metadata, $certificate, $delete, $delete_cert,
-                $delete_cert_metadata, $delete_metadata, $list, $list_certs, $listed, $listed_certs,
+                $delete_cert_metadata, $delete_metadata, $list, $list_certs, $listed, $listed_certs, $owner,
                 $password,
             };
             use $package as messages;
@@ -147,22 +150,6 @@ macro_rules! login {
                 table.add(concat!($service, "/ListCertificates"), list_certificates);
                 table.add(concat!($service, "/AddCertificate"), add_certificate);
                 table.add(concat!($service, "/DeleteCertificate"), delete_certificate);
-            }
-
-            /// The owner, if the caller may see what it has.
-            fn see<'a>(call: &Call<'_>, state: &'a State, id: &str) -> Result<&'a Record, Fault> {
-                let owner = find(state, Kind::$kind, id)?;
-                call.may(state, Right::See(Area::Devices), owner)?;
-                Ok(owner)
-            }
-
-            /// The owner, if the caller may change what it has.
-            fn own<'a>(call: &Call<'_>, state: &'a State, id: &str) -> Result<&'a Record, Fault> {
-                call.own(state, Kind::$kind, Area::Devices, id)
-            }
-
-            fn decode<M: Message + Default>(record: &Record) -> Result<M, Fault> {
-                M::decode(&*record.body).map_err(|error| Fault::new(Code::Internal, error.to_string()))
             }
 
             pub(in crate::api::services) fn put_password(
@@ -203,16 +190,16 @@ macro_rules! login {
 
             fn list_passwords(call: &Call<'_>, request: $list) -> Result<$listed, Fault> {
                 let state = call.api.store.state();
-                let owner = see(call, &state, &request.$owner_id)?;
+                let owner = call.see_record::<$owner>(&state, &request.$owner_id)?;
                 let passwords = passwords(&state, &owner.id).map(decode).collect::<Result<_, _>>()?;
                 Ok($listed { passwords })
             }
 
             fn add_password(call: &Call<'_>, request: $add) -> Result<Operation, Fault> {
-                own(call, &call.api.store.state(), &request.$owner_id)?;
+                call.own_record::<$owner>(&call.api.store.state(), &request.$owner_id)?;
                 let hash = hash(call, "password", &request.password)?;
                 call.change("Add password", |state, edit| {
-                    let owner = own(call, state, &request.$owner_id)?;
+                    let owner = call.own_record::<$owner>(state, &request.$owner_id)?;
                     check_room("passwords", passwords(state, &owner.id).count())?;
                     let response = put_password(edit, owner, hash);
                     let metadata =
@@ -223,7 +210,7 @@ macro_rules! login {
 
             fn delete_password(call: &Call<'_>, request: $delete) -> Result<Operation, Fault> {
                 call.change("Delete password", |state, edit| {
-                    let owner = own(call, state, &request.$owner_id)?;
+                    let owner = call.own_record::<$owner>(state, &request.$owner_id)?;
                     let mut found = passwords(state, &owner.id);
                     let found = found.find(|record| *record.id == *request.password_id);
                     let missing = || Fault::not_found("password", &request.password_id);
@@ -240,7 +227,7 @@ macro_rules! login {
 
             fn list_certificates(call: &Call<'_>, request: $list_certs) -> Result<$listed_certs, Fault> {
                 let state = call.api.store.state();
-                let owner = see(call, &state, &request.$owner_id)?;
+                let owner = call.see_record::<$owner>(&state, &request.$owner_id)?;
                 let certificates = certificates(&state, &owner.id).map(decode).collect::<Result<_, _>>()?;
                 Ok($listed_certs { certificates })
             }
@@ -248,7 +235,7 @@ macro_rules! login {
             fn add_certificate(call: &Call<'_>, request: $add_cert) -> Result<Operation, Fault> {
                 let certificate = check_certificate("certificate_data", &request.certificate_data)?;
                 call.change("Add certificate", |state, edit| {
-                    let owner = own(call, state, &request.$owner_id)?;
+                    let owner = call.own_record::<$owner>(state, &request.$owner_id)?;
                     check_room("certificates", certificates(state, &owner.id).count())?;
                     let response = put_certificate(state, edit, owner, certificate)?;
                     let metadata = $add_cert_metadata {
@@ -261,7 +248,7 @@ macro_rules! login {
 
             fn delete_certificate(call: &Call<'_>, request: $delete_cert) -> Result<Operation, Fault> {
                 call.change("Delete certificate", |state, edit| {
-                    let owner = own(call, state, &request.$owner_id)?;
+                    let owner = call.own_record::<$owner>(state, &request.$owner_id)?;
                     let mut found = certificates(state, &owner.id);
                     let found = found.find(|record| record.name == request.fingerprint);
                     let missing = || Fault::not_found("certificate", &request.fingerprint);
@@ -301,7 +288,7 @@ login!(
     put_registry,
     crate::proto::types::yandex::cloud::iot::devices::v1,
     "yandex.cloud.iot.devices.v1.RegistryService",
-    DeviceRegistry,
+    Registry,
     registry_id,
     RegistryPassword,
     RegistryCertificate,

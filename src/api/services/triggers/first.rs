@@ -86,7 +86,7 @@ fn create(call: &Call<'_>, request: CreateTriggerRequest) -> Result<Operation, F
 
 fn update(call: &Call<'_>, request: UpdateTriggerRequest) -> Result<Operation, Fault> {
     call.change("Update trigger", |state, edit| {
-        let before = call.own_trigger(state, &request.trigger_id)?;
+        let before: v2::Trigger = call.own(state, &request.trigger_id)?;
         let old = view(before.clone()).ok_or_else(|| only_second(&before.id))?;
         let new: Trigger = mask::apply(&request, request.update_mask.as_ref(), &["trigger_id"], &old)?;
         let mut faults = rules::faults(&json::dynamic(&new)?, "", true);
@@ -124,7 +124,7 @@ fn delete(call: &Call<'_>, request: DeleteTriggerRequest) -> Result<Operation, F
 
 /// Refuses to change what could not be shown then.
 fn check_first(call: &Call<'_>, state: &State, id: &str) -> Result<(), Fault> {
-    view(call.own_trigger(state, id)?).map(drop).ok_or_else(|| only_second(id))
+    view(call.own(state, id)?).map(drop).ok_or_else(|| only_second(id))
 }
 
 fn pause(call: &Call<'_>, request: PauseTriggerRequest) -> Result<Operation, Fault> {

@@ -77,11 +77,11 @@ fn updated(request: &UpdateTriggerRequest, before: &Trigger) -> Result<Trigger, 
 
 fn update(call: &Call<'_>, request: UpdateTriggerRequest) -> Result<Operation, Fault> {
     {
-        let before = call.own_trigger(&call.api.store.state(), &request.trigger_id)?;
+        let before = call.own(&call.api.store.state(), &request.trigger_id)?;
         call.check_programs(&updated(&request, &before)?)?;
     }
     call.change("Update trigger", |state, edit| {
-        let before = call.own_trigger(state, &request.trigger_id)?;
+        let before = call.own(state, &request.trigger_id)?;
         let trigger = updated(&request, &before)?;
         call.update_trigger(state, edit, &before, &trigger)?;
         let metadata = UpdateTriggerMetadata { trigger_id: trigger.id.clone() };
