@@ -12,7 +12,7 @@ use crate::model::message;
 pub(super) const FIN: u8 = 0x80;
 /// The message is compressed; on its first frame alone (RFC 7692 section 6).
 pub(super) const RSV1: u8 = 0x40;
-const CONTINUATION: u8 = 0x0;
+pub(super) const CONTINUATION: u8 = 0x0;
 pub(super) const TEXT: u8 = 0x1;
 pub(super) const BINARY: u8 = 0x2;
 const CLOSE: u8 = 0x8;

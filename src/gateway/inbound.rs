@@ -10,15 +10,12 @@ use bytes::{Bytes, BytesMut};
 
 use super::close::Close;
 use super::deflate::{InflateError, inflate};
-use super::frame::{BINARY, FIN, RSV1};
+use super::frame::{BINARY, CONTINUATION, FIN, RSV1, TEXT};
 use super::utf8::Utf8;
 use crate::model::limits::Limits;
 
 /// Most frames of one message, and one more for each of its bytes; it stops endless empty fragments.
 const MAX_FRAGMENTS: usize = 1024;
-
-const CONTINUATION: u8 = 0x0;
-const TEXT: u8 = 0x1;
 
 /// What stands at the start of the input.
 #[derive(Debug, PartialEq, Eq)]
@@ -341,6 +338,21 @@ mod tests {
             );
         }
         assert_eq!((Packed::hide(0xc1), Packed::hide(0x41), Packed::hide(0x42)), (0x82, 0x02, 0x02));
+    }
+
+    #[test]
+    fn compressed_text_is_not_judged_as_text() {
+        let with = |first: u8, payload: u8| {
+            let mut bytes = frame(first, 1);
+            // The mask is zero.
+            *bytes.last_mut().unwrap() = payload;
+            bytes
+        };
+        let mut scanner = Scanner::new(&Limits::default(), true);
+        assert_eq!(scanner.scan(&with(0x41, 0xff)), Scan::Packed(7, Packed::Text));
+        assert_eq!(scanner.scan(&with(0x00, 0xff)), Scan::Frame(7));
+        assert_eq!(scanner.scan(&with(0x80, 0xff)), Scan::Frame(7));
+        assert_eq!(scanner.scan(&with(0x01, 0xff)), Scan::Refuse(Close::NotUtf8), "what follows is text again");
     }
 
     #[test]

@@ -66,11 +66,11 @@ impl Ours {
     fn config(&self, mqtt: u16, gateway: u16, management: u16) -> Result<String> {
         let mut text = format!(
             "data_dir: data\n\
-             gateway: {{ listen: '127.0.0.1:{gateway}', workers: {}, max_connections: 1000000 }}\n\
+             gateway: {{ listen: '127.0.0.1:{gateway}', workers: {}, max_connections: 1000000, handshakes_per_second: 1000000 }}\n\
              management: {{ listen: '127.0.0.1:{management}', grpc_listen: '127.0.0.1:0' }}\n\
              mqtt: {{ listen: '127.0.0.1:{mqtt}' }}\n\
              service_accounts: [ {{ id: sender, roles: [api-gateway.websocketBroadcaster] }} ]\n\
-             gateways:\n  - id: main\n    paths:\n",
+             gateways:\n  - id: main\n    limits: {{ connections_per_address: 1000000 }}\n    paths:\n",
             self.workers
         );
         let durability = if self.durability == Durability::Disk { "disk" } else { "memory" };
