@@ -28,6 +28,9 @@ REFUSED = {
     },
 }
 PASSED = ("OK", "NON-STRICT", "INFORMATIONAL")
+# Offers of compression with a window for the server that is smaller than 32 KiB, and no other offer, are not accepted: a batch is
+# compressed once for all. The suite then has nothing to try.
+DECLINED = {f"13.{kind}.{case}" for kind in (3, 5) for case in range(1, 19)}
 
 CONFIG = """data_dir: ./data
 gateway: {{ listen: "127.0.0.1:0", drain: 100ms, handshakes_per_second: 10000, allowed_local_targets: ["{backend}"] }}
@@ -113,6 +116,8 @@ def main():
         verdict, close, code = found["behavior"], found["behaviorClose"], found["remoteCloseCode"]
         if verdict not in PASSED and code in refused.get(case, []):
             verdict = "REFUSED"
+        elif verdict == "UNIMPLEMENTED" and case in DECLINED and close in PASSED:
+            verdict = "DECLINED"
         elif verdict not in PASSED or close not in PASSED:
             failed.append(case)
             verdict = f"{verdict}, CLOSE {close}"
