@@ -13,9 +13,6 @@ use crate::model::gateway::GatewayPath;
 use crate::proto::types::yandex::cloud::serverless::apigateway::v1::GetOpenapiSpecResponse;
 use crate::store::{Kind, State};
 
-/// Documents that are known as they were read; more are read again each time.
-const MOST_KNOWN: usize = 10_000;
-
 /// The WebSocket paths of a document; at least one. Faults name the path and the key.
 pub(super) fn paths(spec: &str) -> Result<Vec<GatewayPath>, Fault> {
     let fault = |fault: &ConfigError| ("openapi_spec".to_owned(), fault.to_string());
@@ -23,26 +20,27 @@ pub(super) fn paths(spec: &str) -> Result<Vec<GatewayPath>, Fault> {
         .map_err(|faults| Fault::fields(faults.iter().map(fault).collect()))
 }
 
-/// What is known of a document that is kept.
+/// What is known of a document that is kept: its record's body, and what it says.
 type Known = (Arc<[u8]>, Arc<[GatewayPath]>);
 
 /// The paths of the document that is kept for a gateway. It was checked when it came; a document of an older version
 /// that has become faulty has none.
 pub(super) fn kept(state: &State, gateway: &str) -> Arc<[GatewayPath]> {
     static KNOWN: LazyLock<Mutex<HashMap<Box<str>, Known>>> = LazyLock::new(Mutex::default);
+    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(record) = state.get(Kind::Specification, gateway) else { return Arc::default() };
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((body, paths)) = known.get(gateway)
-        && **body == *record.body
+    // A body that is known is kept, so that no other stands where it does.
+    if let Some((body, paths)) = known().get(gateway)
+        && Arc::ptr_eq(body, &record.body)
     {
         return Arc::clone(paths);
     }
     let read = || paths(&GetOpenapiSpecResponse::decode(&*record.body).ok()?.openapi_spec).ok();
     let paths: Arc<[GatewayPath]> = read().unwrap_or_default().into();
-    if known.len() >= MOST_KNOWN {
-        known.clear();
-    }
-    known.insert(gateway.into(), (Arc::from(&*record.body), Arc::clone(&paths)));
+    let mut known = known();
+    // No more of them than there are documents.
+    known.retain(|gateway, _| state.get(Kind::Specification, gateway).is_some());
+    known.insert(gateway.into(), (Arc::clone(&record.body), Arc::clone(&paths)));
     paths
 }
 

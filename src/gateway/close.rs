@@ -53,7 +53,12 @@ impl Close {
     /// 1006 (RFC 6455 section 7.1.5).
     pub(super) fn told(name: &str) -> (u16, &'static str) {
         let close = Self::ALL.into_iter().find(|close| close.name() == name);
-        close.map_or((1006, "connection lost"), |close| (close.code(), close.reason()))
+        close.map_or(Self::lost(), |close| (close.code(), close.reason()))
+    }
+
+    /// What integrations are told of a client that went without a word.
+    pub(super) const fn lost() -> (u16, &'static str) {
+        (1006, "connection lost")
     }
 
     /// The code of the close frame.

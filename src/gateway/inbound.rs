@@ -352,7 +352,11 @@ mod tests {
         assert_eq!(scanner.scan(&with(0x41, 0xff)), Scan::Packed(7, Packed::Text));
         assert_eq!(scanner.scan(&with(0x00, 0xff)), Scan::Frame(7));
         assert_eq!(scanner.scan(&with(0x80, 0xff)), Scan::Frame(7));
-        assert_eq!(scanner.scan(&with(0x01, 0xff)), Scan::Refuse(Close::NotUtf8), "what follows is text again");
+        assert_eq!(
+            scanner.scan(&with(0x01, 0xff)),
+            Scan::Refuse(Close::NotUtf8),
+            "what follows is text again"
+        );
     }
 
     #[test]

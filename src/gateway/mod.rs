@@ -457,6 +457,13 @@ impl Listener {
         while self.directory.farewells() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(FAREWELL_STEP).await;
         }
+        let untold = self.directory.farewells();
+        if untold > 0 {
+            tracing::warn!(
+                clients = untold,
+                "the ends of clients were not told: their integrations did not answer in time"
+            );
+        }
         self.server.stop(false).await;
     }
 }

@@ -211,9 +211,9 @@ async fn admit(
     let guest = Guest { pass, ..Guest::new(user_agent) };
     let visit = Visit::new(&route.entry.key, &route.settings, &gateway.calls, guest.id, head, &values);
     // Last, so that whoever is let in is let in, and its end is told.
-    let chosen = match &visit {
-        Some(visit) => visit.connect().await?,
-        None => None,
+    let (visit, chosen) = match visit {
+        Some(visit) => visit.connect().await.map(|(visit, chosen)| (Some(visit), chosen))?,
+        None => (None, None),
     };
     // Only what the client has offered, and never its token.
     let protocol =

@@ -54,7 +54,7 @@ impl Memory {
             committed: watch::Sender::new(0),
         };
         let mut paths = self.paths.write().unwrap_or_else(PoisonError::into_inner);
-        paths.entry(path.clone()).or_insert_with(|| Arc::new(Mutex::new(log())));
+        lock(paths.entry(path.clone()).or_insert_with(|| Arc::new(Mutex::new(log())))).retention = retention;
     }
 
     fn log(&self, path: &PathKey) -> Option<Arc<Mutex<Log>>> {

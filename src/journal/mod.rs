@@ -202,6 +202,7 @@ pub struct Journals {
 struct Place {
     journal: Arc<dyn Journal>,
     is_on_disk: bool,
+    retention: Retention,
 }
 
 impl Journals {
@@ -212,20 +213,27 @@ impl Journals {
         journals
     }
 
-    /// Knows these paths from now on, besides those that it knows. Blocks for commits.
+    /// Knows these paths from now on, besides those that it knows, and keeps so much of them. A path that it knows stays
+    /// where it is until the next start, on disk or in memory. Blocks for commits.
     pub fn add(&self, paths: &Paths) -> Result<(), ReadError> {
-        let new = {
-            let known = self.paths();
-            let new = paths.iter().filter(|(key, _)| !known.contains_key(key));
-            new.map(|(key, kept)| (key.clone(), *kept)).collect::<Paths>()
-        };
-        if new.is_empty() {
-            return Ok(());
+        let mut new = Paths::new();
+        let mut changed = Paths::new();
+        for (key, (durability, retention)) in paths {
+            match self.paths().get(key) {
+                None => drop(new.insert(key.clone(), (*durability, *retention))),
+                Some(place) if place.retention != *retention => {
+                    let durability = if place.is_on_disk { Durability::Disk } else { Durability::Memory };
+                    changed.insert(key.clone(), (durability, *retention));
+                }
+                Some(_) => {}
+            }
         }
         if let Some(disk) = &self.disk {
             disk.add_paths(&new)?;
+            disk.retain(&changed)?;
         }
         self.put(&new);
+        self.put(&changed);
         Ok(())
     }
 
@@ -234,11 +242,13 @@ impl Journals {
         for (key, (durability, retention)) in paths {
             let place = match (&self.disk, durability) {
                 (Some(disk), Durability::Disk) => {
-                    Place { journal: Arc::clone(disk) as Arc<dyn Journal>, is_on_disk: true }
+                    let journal = Arc::clone(disk) as Arc<dyn Journal>;
+                    Place { journal, is_on_disk: true, retention: *retention }
                 }
                 _ => {
                     self.memory.add(key, *retention);
-                    Place { journal: Arc::clone(&self.memory) as Arc<dyn Journal>, is_on_disk: false }
+                    let journal = Arc::clone(&self.memory) as Arc<dyn Journal>;
+                    Place { journal, is_on_disk: false, retention: *retention }
                 }
             };
             known.insert(key.clone(), place);
@@ -258,7 +268,10 @@ impl Journals {
     /// The same journal for every path of these gateways, as tests want it.
     #[cfg(test)]
     pub(crate) fn one(gateways: &[Gateway], journal: &Arc<dyn Journal>) -> Self {
-        let place = |key| (key, Place { journal: Arc::clone(journal), is_on_disk: false });
+        let place = |key| {
+            let journal = Arc::clone(journal);
+            (key, Place { journal, is_on_disk: false, retention: Retention::default() })
+        };
         let paths = paths(gateways).into_keys().map(place).collect();
         Self { disk: None, memory: Arc::default(), paths: RwLock::new(paths) }
     }

@@ -353,6 +353,26 @@ fn retention_drops_the_oldest_and_says_so() {
 }
 
 #[test]
+fn what_is_kept_changes_while_the_journal_is_open() {
+    both(Retention::default(), |mut world| {
+        let mut run = |world: &mut World| {
+            world.log(0, 3, None);
+            world.run(0, 2);
+            world.settle();
+        };
+        (0..20).for_each(|_| run(&mut world));
+        assert_eq!(world.find(0, Start::Last(1000)).position, 0);
+        // What a path asks for at the next start does not move it now.
+        let other = if world.folder.is_some() { Durability::Memory } else { Durability::Disk };
+        let less = Retention { events: 10, ..Retention::default() };
+        world.journals.add(&Paths::from([(key(0), (other, less))])).unwrap();
+        run(&mut world);
+        until(|| world.find(0, Start::Last(1000)).position >= 53);
+        assert_eq!(world.journals.of(&key(0)).map(|_| world.events(0).len()), Some(63));
+    });
+}
+
+#[test]
 fn retention_by_age_and_bytes() {
     for retention in [
         Retention { bytes: 500, ..Retention::default() },

@@ -220,7 +220,7 @@ mod tests {
         let state = store.state();
         let ids = |kind| state.all(kind).map(|record| &*record.id).collect::<Vec<_>>();
         assert_eq!((ids(Kind::Trigger), ids(Kind::Gateway)), (vec!["b"], vec!["a"]));
-        assert_eq!(state.named(Kind::Trigger, "default", "two").unwrap().body, [1, 2]);
+        assert_eq!(state.named(Kind::Trigger, "default", "two").unwrap().body[..], [1, 2]);
         assert!(state.named(Kind::Trigger, "default", "one").is_none());
         assert!(state.is_revoked("t") && !state.is_revoked("u"));
     }

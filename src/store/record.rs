@@ -1,5 +1,7 @@
 //! A resource as the store keeps it: names and ids to find it by, and its message.
 
+use std::sync::Arc;
+
 use crate::model::id::Id;
 
 /// What a record is.
@@ -103,7 +105,7 @@ pub struct Record {
     /// Unique among its kind under its [`Self::owner`], unless it is empty.
     pub name: String,
     /// Its message, encoded.
-    pub body: Vec<u8>,
+    pub body: Arc<[u8]>,
     /// What no call ever shows: a hash.
     pub secret: String,
     /// Where it comes from.
@@ -113,6 +115,7 @@ pub struct Record {
 impl Record {
     /// A record of a call, in a folder.
     pub fn new(kind: Kind, id: Id, folder: Id, name: String, body: Vec<u8>) -> Self {
+        let body = body.into();
         let (parent, secret) = (Id::from(""), String::new());
         Self { kind, id, folder, parent, name, body, secret, origin: Origin::Store }
     }

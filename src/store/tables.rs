@@ -105,7 +105,7 @@ impl Tables {
             let text = |column| row.get::<_, String>(column).map(Id::from);
             let Some(kind) = Kind::of_name(&row.get::<_, String>(0)?) else { return Ok(None) };
             let (id, folder, parent) = (text(1)?, text(2)?, text(3)?);
-            let (name, body, secret) = (row.get(4)?, row.get(5)?, row.get(6)?);
+            let (name, body, secret) = (row.get(4)?, row.get::<_, Vec<u8>>(5)?.into(), row.get(6)?);
             Ok(Some(Record { kind, id, folder, parent, name, body, secret, origin: Origin::Store }))
         };
         query.query_map([], record)?.filter_map(Result::transpose).collect()

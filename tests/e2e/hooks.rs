@@ -75,6 +75,25 @@ fn a_client_is_told_of_from_its_coming_to_its_end() {
 }
 
 #[test]
+fn a_client_that_goes_while_its_integration_is_asked_is_told_of() {
+    let backend = Backend::start(|asked| match asked.own("event-type") {
+        "CONNECT" => None,
+        _ => Some(("200 OK", String::new(), Vec::new())),
+    });
+    let message = "    x-yc-apigateway-websocket-message: { type: dummy }\n";
+    let paths = format!("  /ws:\n{}{message}{}", http("connect", ""), http("disconnect", ""));
+    let server = start(backend.address, &paths);
+    let mut io = TcpStream::connect(server.gateway).unwrap();
+    write!(io, "GET /main/ws HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n").unwrap();
+    let came = backend.next();
+    assert_eq!(came.own("event-type"), "CONNECT");
+    drop(io);
+    let gone = backend.next();
+    assert_eq!((gone.own("event-type"), gone.own("disconnect-status-code")), ("DISCONNECT", "1006"));
+    assert_eq!(gone.own("connection-id"), came.own("connection-id"));
+}
+
+#[test]
 fn whoever_is_refused_is_told_why_and_hears_nothing() {
     let backend = Backend::start(|asked| match asked.headers["x-who"].as_str() {
         "nobody" => Some(("401 Unauthorized", "content-type: text/plain\r\n".to_owned(), b"who?".to_vec())),

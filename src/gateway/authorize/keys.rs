@@ -91,6 +91,42 @@ impl Set {
     fn change(&self, change: impl FnOnce(&mut Held)) {
         change(&mut self.held.write().unwrap_or_else(PoisonError::into_inner));
     }
+
+    /// Fetches it for a token that names the key `id`.
+    async fn fetch(&self, outbound: &Outbound, url: &str, id: &str) {
+        let fetched = fetch(outbound, url).await;
+        let had_failed = self.held().failed.is_some();
+        // The address alone: a query may be secret.
+        let server =
+            Url::parse(url).ok().and_then(|url| url.host_str().map(ToOwned::to_owned)).unwrap_or_default();
+        let now = Instant::now();
+        match fetched {
+            Ok(keys) => {
+                telemetry::count(&METRICS.authorizers, "keys_fetched");
+                self.change(|held| {
+                    if !keys.has(id) {
+                        held.missed = Some(now);
+                    }
+                    (held.keys, held.fetched, held.failed) = (Some(Arc::new(keys)), Some(now), None);
+                });
+                if had_failed {
+                    tracing::info!(server, "the keys of tokens can be fetched again");
+                }
+            }
+            Err(error) => {
+                telemetry::count(&METRICS.authorizers, "keys_failed");
+                self.change(|held| held.failed = Some(now));
+                // One line for each time that it begins to fail.
+                if !had_failed {
+                    tracing::warn!(
+                        server,
+                        error,
+                        "failed to fetch the keys of tokens; trying again when they are needed"
+                    );
+                }
+            }
+        }
+    }
 }
 
 /// The sets of all issuers.
@@ -115,14 +151,19 @@ impl Keys {
             Next::Nothing => return None,
             Next::Fetch => {}
         }
-        let _turn = set.turn.lock().await;
-        // Somebody may have fetched it meanwhile.
-        if matches!(next(&set), Next::Fetch) {
-            if set.held().keys.is_some_and(|keys| !keys.has(id)) {
-                set.change(|held| held.missed = Some(Instant::now()));
+        let fetch = {
+            let (outbound, set) = (self.outbound.clone(), Arc::clone(&set));
+            let (url, id) = (url.to_owned(), id.to_owned());
+            async move {
+                let _turn = set.turn.lock().await;
+                // Somebody may have fetched it meanwhile.
+                if matches!(set.held().next(&id, ttl, arrived, Instant::now()), Next::Fetch) {
+                    set.fetch(&outbound, &url, &id).await;
+                }
             }
-            self.fetch(url, &set).await;
-        }
+        };
+        // In a task of its own: whoever asked first may go, and the others need it.
+        let _ = self.outbound.runtime().spawn(fetch).await;
         match next(&set) {
             Next::Use(keys) => Some(keys),
             Next::Fetch | Next::Nothing => None,
@@ -140,38 +181,6 @@ impl Keys {
             oldest.map(|url| sets.remove(&url));
         }
         Arc::clone(sets.entry(url.to_owned()).or_default())
-    }
-
-    async fn fetch(&self, url: &str, set: &Set) {
-        let fetched = fetch(&self.outbound, url).await;
-        let had_failed = set.held().failed.is_some();
-        // The address alone: a query may be secret.
-        let server =
-            Url::parse(url).ok().and_then(|url| url.host_str().map(ToOwned::to_owned)).unwrap_or_default();
-        let now = Instant::now();
-        match fetched {
-            Ok(keys) => {
-                telemetry::count(&METRICS.authorizers, "keys_fetched");
-                set.change(|held| {
-                    (held.keys, held.fetched, held.failed) = (Some(Arc::new(keys)), Some(now), None);
-                });
-                if had_failed {
-                    tracing::info!(server, "the keys of tokens can be fetched again");
-                }
-            }
-            Err(error) => {
-                telemetry::count(&METRICS.authorizers, "keys_failed");
-                set.change(|held| held.failed = Some(now));
-                // One line for each time that it begins to fail.
-                if !had_failed {
-                    tracing::warn!(
-                        server,
-                        error,
-                        "failed to fetch the keys of tokens; trying again when they are needed"
-                    );
-                }
-            }
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::Visit;
+use super::{Calls, Visit};
 use crate::gateway::frame;
 use crate::gateway::inbound::Message;
 
@@ -77,11 +77,11 @@ impl Conversation {
     pub(in crate::gateway) fn finish(self, answer: Option<Answer>, code: u16, reason: &str) {
         let (code, reason) = self.goodbye.take().unwrap_or_else(|| (code, reason.to_owned()));
         let (visit, heard) = (self.visit, self.heard.take());
-        let calls = Arc::clone(&visit.calls);
-        calls.farewells.fetch_add(1, Ordering::AcqRel);
-        let farewell = Farewell(calls);
-        let runtime = farewell.0.outbound.runtime();
+        let farewell = Farewell::new(Arc::clone(&visit.calls), self.bytes.get());
+        let runtime = visit.calls.outbound.runtime();
         runtime.spawn(async move {
+            // It is never closed.
+            let _turn = farewell.calls.turns.acquire().await;
             if let Some(answer) = answer {
                 answer.await;
             }
@@ -89,16 +89,50 @@ impl Conversation {
                 visit.message(id, message).await;
             }
             visit.disconnect(code, &reason).await;
-            drop(farewell);
         });
     }
 }
 
-/// Counts an end that is not told yet.
-struct Farewell(Arc<super::Calls>);
+/// Counts an end that is not told yet, and what is heard and not passed on.
+struct Farewell {
+    calls: Arc<Calls>,
+    bytes: usize,
+}
+
+impl Farewell {
+    fn new(calls: Arc<Calls>, bytes: usize) -> Self {
+        calls.farewells.fetch_add(1, Ordering::AcqRel);
+        calls.farewell_bytes.fetch_add(bytes, Ordering::AcqRel);
+        Self { calls, bytes }
+    }
+}
 
 impl Drop for Farewell {
     fn drop(&mut self) {
-        self.0.farewells.fetch_sub(1, Ordering::AcqRel);
+        self.calls.farewells.fetch_sub(1, Ordering::AcqRel);
+        self.calls.farewell_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::hooks::{MOST_FAREWELL_BYTES, MOST_FAREWELLS};
+    use crate::gateway::outbound::Outbound;
+
+    #[tokio::test]
+    async fn ends_that_wait_for_their_integrations_are_bounded_in_number_and_bytes() {
+        let calls = Arc::new(Calls::new(Outbound::new(&[], tokio::runtime::Handle::current())));
+        assert!(!calls.is_behind());
+        let large = Farewell::new(Arc::clone(&calls), MOST_FAREWELL_BYTES);
+        assert!(calls.is_behind(), "of their bytes");
+        drop(large);
+        assert!(!calls.is_behind());
+        let mut many: Vec<_> = (0..MOST_FAREWELLS).map(|_| Farewell::new(Arc::clone(&calls), 0)).collect();
+        assert!(calls.is_behind(), "of their number");
+        many.pop();
+        assert!(!calls.is_behind());
+        drop(many);
+        assert_eq!((calls.farewells(), calls.farewell_bytes.load(Ordering::Acquire)), (0, 0));
     }
 }

@@ -3,7 +3,9 @@
 //!
 //! [`Visit`] is one client as its hooks know it. The calls of a gateway share [`Calls`]: [`PLACES`] may be under way at
 //! a time. A client that connects is refused when all are taken; a message waits, and the client's next ones with it;
-//! the end of a client waits too, and is always told.
+//! the end of a client waits too, [`TURNS`] are told at a time, and each is told unless the server stops before. While
+//! more than [`MOST_FAREWELLS`] ends wait, or more than [`MOST_FAREWELL_BYTES`] of what those clients said, nobody new
+//! comes in.
 
 mod caller;
 mod conversation;
@@ -22,6 +24,7 @@ use self::caller::Event;
 use self::caller::{Caller, Header};
 pub(super) use self::conversation::{Answer, Conversation};
 use self::render::Unfit;
+use super::close::Close;
 use super::inbound::Message;
 use super::outbound::{Ask, HeaderMap, HeaderName, HeaderValue, Method, Outbound, OutboundError};
 use super::refusal::Refusal;
@@ -31,6 +34,12 @@ use crate::telemetry::METRICS;
 
 /// Calls of one gateway's integrations that may be under way at a time.
 pub(super) const PLACES: usize = 256;
+/// Ends of clients that are told at a time; the rest of the places is for clients that are there.
+const TURNS: usize = PLACES / 2;
+/// Ends of one gateway's clients that may wait to be told.
+const MOST_FAREWELLS: usize = 16_384;
+/// The same in bytes of what these clients have said and is not passed on.
+const MOST_FAREWELL_BYTES: usize = 64 * 1024 * 1024;
 /// Time between two lines about the failures of one gateway's integrations.
 const SILENCE: Duration = Duration::from_secs(10);
 /// What a fixed answer is when it does not say so.
@@ -44,8 +53,12 @@ const SEND_EMPTY: &str = "x-triggercast-send-empty";
 pub(super) struct Calls {
     outbound: Outbound,
     places: Semaphore,
+    /// For the ends of clients.
+    turns: Semaphore,
     /// Ends of clients that are not told yet.
     farewells: AtomicUsize,
+    /// Bytes that these clients have said and that are not passed on.
+    farewell_bytes: AtomicUsize,
     silence: Mutex<Silence>,
 }
 
@@ -61,7 +74,9 @@ impl Calls {
         Self {
             outbound,
             places: Semaphore::new(PLACES),
+            turns: Semaphore::new(TURNS),
             farewells: AtomicUsize::new(0),
+            farewell_bytes: AtomicUsize::new(0),
             silence: Mutex::default(),
         }
     }
@@ -82,6 +97,12 @@ impl Calls {
     /// Ends of clients that are not told yet.
     pub(super) fn farewells(&self) -> usize {
         self.farewells.load(Ordering::Acquire)
+    }
+
+    /// Whether so much waits of those who have gone that nobody else may come.
+    fn is_behind(&self) -> bool {
+        self.farewells() >= MOST_FAREWELLS
+            || self.farewell_bytes.load(Ordering::Acquire) >= MOST_FAREWELL_BYTES
     }
 }
 
@@ -152,8 +173,19 @@ impl Visit {
         self.path.hooks.message.is_some()
     }
 
-    /// Asks whether the client may connect. Gives the subprotocol that the integration has chosen.
-    pub(super) async fn connect(&self) -> Result<Option<String>, Refusal> {
+    /// Asks whether the client may connect. Gives itself back, and the subprotocol that the integration has chosen.
+    pub(super) async fn connect(self) -> Result<(Self, Option<String>), Refusal> {
+        if self.calls.is_behind() {
+            return Err(Refusal::HooksBusy);
+        }
+        let mut asking = Asking(Some(self));
+        let Some(visit) = &asking.0 else { return Err(Refusal::HookFailed) };
+        let answer = visit.ask_to_connect().await;
+        let Some(visit) = asking.0.take() else { return Err(Refusal::HookFailed) };
+        answer.map(|protocol| (visit, protocol))
+    }
+
+    async fn ask_to_connect(&self) -> Result<Option<String>, Refusal> {
         let Some(integration) = &self.path.hooks.connect else { return Ok(None) };
         let _place = match integration {
             Integration::Dummy(_) => None,
@@ -279,6 +311,18 @@ impl Visit {
             sends_empty: header(SEND_EMPTY).is_some_and(|value| value == "true"),
             body: answer.body,
         })
+    }
+}
+
+/// A client whose integration is being asked. If it goes meanwhile, its end is told: it may have been let in.
+struct Asking(Option<Visit>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Some(visit) = self.0.take().filter(|visit| visit.path.hooks.connect.is_some()) {
+            let (code, reason) = Close::lost();
+            Conversation::new(visit).finish(None, code, reason);
+        }
     }
 }
 

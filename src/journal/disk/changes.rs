@@ -4,10 +4,10 @@ use std::sync::{PoisonError, mpsc};
 
 use tokio::sync::watch;
 
-use super::writer::Command;
+use super::writer::{Command, NewPath};
 use super::{ActionId, Disk, PathState, SourceId, reader};
 use crate::journal::{Paths, ReadError};
-use crate::model::gateway::Durability;
+use crate::model::gateway::{Durability, PathKey, Retention};
 
 impl Disk {
     /// These actions are retired: their triggers are no more, or go elsewhere. What they have broadcast stays. Call it
@@ -50,14 +50,24 @@ impl Disk {
             if self.state().paths.contains_key(key) {
                 continue;
             }
-            let (reply, done) = mpsc::channel();
-            let command = Command::Path { name: key.to_string(), retention: *retention, reply };
-            let (facts, committed) = self.ask(command, &done)??;
+            let (facts, committed) = self.path(key, *retention)?;
             let at = facts.times.map_or(0, |(_, newest)| reader::millis(newest));
             let state = PathState { id: facts.id, next: facts.next, at, committed };
             self.state().paths.entry(key.clone()).or_insert(state);
         }
         Ok(())
+    }
+
+    /// Keeps so much of these paths from now on, which it knows. Blocks for one commit at most.
+    pub fn retain(&self, paths: &Paths) -> Result<(), ReadError> {
+        let of_disk = paths.iter().filter(|(_, (durability, _))| *durability == Durability::Disk);
+        of_disk.into_iter().try_for_each(|(key, (_, retention))| self.path(key, *retention).map(drop))
+    }
+
+    /// Tells the writer of a path, and what to keep of it.
+    fn path(&self, key: &PathKey, retention: Retention) -> Result<NewPath, ReadError> {
+        let (reply, done) = mpsc::channel();
+        self.ask(Command::Path { name: key.to_string(), retention, reply }, &done)?
     }
 
     /// An action has taken the events before this offset, and has made nothing of the last of them.
