@@ -194,7 +194,8 @@ fn documents_name_no_place_of_a_machine() {
     let roots = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "actors.md", "CHANGELOG.md", "config.yaml"];
     let documents =
         roots.iter().map(|name| (name.to_string(), fs::read_to_string(root().join(name)).unwrap()));
-    for (name, text) in documents.chain(files("docs", ".md")).chain(sources()) {
+    let ours = ["docs", "examples", "deploy"].into_iter().flat_map(|folder| files(folder, ""));
+    for (name, text) in documents.chain(ours).chain(sources()) {
         for word in ["/work/", "/root/", "/home/"] {
             assert!(!text.contains(word), "{name} names {word}");
         }
@@ -288,4 +289,73 @@ fn actors_md_gives_every_queue_its_bound_and_a_test_that_fills_it() {
         }
         assert!(!constant.is_empty() && !quoted(&row[3]).is_empty(), "{row:?}");
     }
+}
+
+/// Every document that people read, by its name.
+fn documents() -> Vec<(String, String)> {
+    let mut found: Vec<_> =
+        ["docs", "examples", "deploy", "bench"].iter().flat_map(|folder| files(folder, ".md")).collect();
+    for entry in fs::read_dir(root()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|ending| ending == "md") {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            found.push((name, fs::read_to_string(path).unwrap()));
+        }
+    }
+    found
+}
+
+/// The lines of a document that are no code.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_code = false;
+    text.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_code ^= is_fence;
+        !is_code && !is_fence
+    })
+}
+
+/// Where the links of a document lead that are not of the web.
+fn links(text: &str) -> Vec<&str> {
+    let targets = prose(text).flat_map(|line| line.split("](").skip(1));
+    targets.filter_map(|rest| rest.split(')').next()).filter(|target| !target.contains("://")).collect()
+}
+
+/// What a heading is called in a link.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+    kept.map(|c| if c == ' ' { '-' } else { c.to_ascii_lowercase() }).collect()
+}
+
+#[test]
+fn links_of_documents_lead_somewhere() {
+    let mut checked = 0;
+    for (name, text) in documents() {
+        for link in links(&text) {
+            let (file, part) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => root().join(&name),
+                file => root().join(&name).parent().unwrap().join(file),
+            };
+            assert!(target.exists(), "{name}: there is no {link}");
+            if !part.is_empty() {
+                let target = fs::read_to_string(&target).unwrap();
+                let mut headings = prose(&target).filter(|line| line.starts_with('#'));
+                let is_there = headings.any(|line| anchor(line.trim_start_matches('#').trim()) == part);
+                assert!(is_there, "{name}: there is no heading for {link}");
+            }
+            checked += 1;
+        }
+    }
+    assert!(checked > 100, "{checked}");
+}
+
+#[test]
+fn the_book_has_every_page_once() {
+    let summary = fs::read_to_string(root().join("docs/SUMMARY.md")).unwrap();
+    let mut listed: Vec<String> = links(&summary).iter().map(|link| format!("docs/{link}")).collect();
+    listed.sort_unstable();
+    let pages = files("docs", ".md").into_iter().map(|(name, _)| name);
+    let pages: Vec<String> = pages.filter(|name| name != "docs/SUMMARY.md").collect();
+    assert_eq!(listed, pages);
 }

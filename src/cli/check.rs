@@ -46,7 +46,7 @@ fn listens(settings: &Settings) -> Vec<String> {
         "listens on".to_owned(),
         format!("  {}  WebSocket clients, at most {}, {workers}", gateway.listen, gateway.max_connections),
         format!("  {}  management, HTTP", settings.management.listen),
-        format!("  {}  management, gRPC; not served yet", settings.management.grpc_listen),
+        format!("  {}  management, gRPC", settings.management.grpc_listen),
     ];
     lines.push(match &settings.mqtt {
         Some(mqtt) => format!("  {}  MQTT devices, at most {}", mqtt.listen, mqtt.max_connections),

@@ -4,7 +4,7 @@
 //! stand-ins never reach anyone.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Place};
 use super::suggest;
@@ -20,6 +20,9 @@ pub(super) struct Reading {
     pub(super) demo_passwords: Vec<String>,
     /// Keys of tokens of the management port that stand in the file in plain text.
     pub(super) demo_tokens: Vec<String>,
+    /// Every key that was asked for, with its file: what the reference is held against.
+    #[cfg(test)]
+    pub(super) asked: std::collections::BTreeSet<(PathBuf, String)>,
 }
 
 /// A key's path and its place.
@@ -30,6 +33,19 @@ pub(super) struct Spot {
 }
 
 impl Reading {
+    /// A reading of this file, which has found nothing yet.
+    pub(super) fn of(file: &Path) -> Self {
+        Self {
+            file: file.to_owned(),
+            folder: file.parent().map(PathBuf::from).unwrap_or_default(),
+            faults: Vec::new(),
+            demo_passwords: Vec::new(),
+            demo_tokens: Vec::new(),
+            #[cfg(test)]
+            asked: Default::default(),
+        }
+    }
+
     pub(super) fn fault(&mut self, spot: &Spot, message: impl Display) {
         self.faults.push(ConfigError {
             file: self.file.clone(),
@@ -213,10 +229,11 @@ impl<'a> Fields<'a> {
     /// Refuses keys that are known in the model system and not built here.
     pub(super) fn refuse(&mut self, names: &[&'static str], reading: &mut Reading) {
         for name in names {
-            if let Some(value) = self.get_or_null(name) {
+            let value = self.get_or_null(name);
+            // Known, but never offered as a correction.
+            self.asked.pop();
+            if let Some(value) = value {
                 value.fault(reading, "is not supported yet; remove the key");
-                // Known, but never offered as a correction.
-                self.asked.pop();
                 self.entries.retain(|(key, _)| key != name);
             }
         }
@@ -250,6 +267,10 @@ impl<'a> Fields<'a> {
 
     /// Reports the keys that nobody asked for.
     pub(super) fn finish(self, reading: &mut Reading) {
+        #[cfg(test)]
+        for name in &self.asked {
+            reading.asked.insert((reading.file.clone(), child_key(&self.spot.key, name)));
+        }
         for (name, value) in &self.entries {
             if !self.asked.contains(name) {
                 let known = suggest::among(name, self.asked.iter().copied(), "known keys");

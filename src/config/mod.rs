@@ -43,7 +43,7 @@ pub mod rules {
     pub use super::topics::{check_broker_filter, check_registry_filter};
 }
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use iot::mqtt_address;
@@ -71,13 +71,7 @@ pub fn parse(
 ) -> Result<Settings, ConfigErrors> {
     let mut tree =
         tree::read(text).map_err(|(place, message)| ConfigErrors::of_file(file_name, place, message))?;
-    let mut reading = Reading {
-        file: file_name.to_owned(),
-        folder: file_name.parent().map(PathBuf::from).unwrap_or_default(),
-        faults: Vec::new(),
-        demo_passwords: Vec::new(),
-        demo_tokens: Vec::new(),
-    };
+    let mut reading = Reading::of(file_name);
     env::expand(&mut tree, "", env, &mut reading);
     let settings = read(&Value::root(&tree), &mut reading);
     if reading.faults.is_empty() { Ok(settings) } else { Err(ConfigErrors::new(reading.faults)) }
@@ -132,3 +126,6 @@ fn read_file(path: &Path) -> Result<String, String> {
         .map_err(|error| format!("the file cannot be read: {error}"))?;
     String::from_utf8(bytes).map_err(|_| "the file is not UTF-8 text".to_owned())
 }
+
+#[cfg(test)]
+mod tests;

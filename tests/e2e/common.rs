@@ -300,11 +300,24 @@ pub fn run(command: &mut Command) -> String {
 
 /// A script of tests/clients, with its interpreter.
 pub fn script(name: &str) -> Command {
+    interpreted(&format!("tests/clients/{name}"))
+}
+
+/// A script of examples, with its interpreter.
+pub fn example(name: &str) -> Command {
+    let mut command = interpreted(&format!("examples/{name}"));
+    command.env("NODE_PATH", Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/node_modules"));
+    command
+}
+
+fn interpreted(name: &str) -> Command {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = if name.ends_with(".py") {
         let python = root.join("target/test-tools/venv/bin/python");
         assert!(python.exists(), "{} is missing; scripts/test makes it", python.display());
         Command::new(python)
+    } else if name.ends_with(".sh") {
+        Command::new("sh")
     } else {
         assert!(
             root.join("tests/clients/node_modules").exists(),
@@ -312,7 +325,7 @@ pub fn script(name: &str) -> Command {
         );
         Command::new("node")
     };
-    command.arg(root.join("tests/clients").join(name));
+    command.arg(root.join(name));
     command
 }
 
@@ -323,12 +336,17 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Starts it and waits for its line "connected".
-    pub fn start(command: &mut Command) -> Self {
+    /// Starts it.
+    pub fn spawn(command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let lines = lines_of(child.stdout.take().unwrap());
-        let mut listener = Self { child, lines };
+        Self { child, lines }
+    }
+
+    /// Starts it and waits for its line "connected".
+    pub fn start(command: &mut Command) -> Self {
+        let mut listener = Self::spawn(command);
         assert_eq!(listener.line(), "connected");
         listener
     }

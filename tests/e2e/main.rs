@@ -10,6 +10,7 @@ mod conformance;
 mod connections;
 mod container_registry;
 mod docker_registry;
+mod examples;
 mod faults;
 mod foreign_clients;
 mod hooks;

@@ -7,7 +7,7 @@ mod integration;
 mod parameters;
 mod security;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::fields::{Fields, Reading, Value};
 use super::gateways::{check_alike, options};
@@ -169,18 +169,6 @@ fn integration(mut operation: Fields<'_>, known: &[Parameter], reading: &mut Rea
     }
     operation.missing(INTEGRATION, reading);
     None
-}
-
-impl Reading {
-    fn of(name: &Path) -> Self {
-        Self {
-            file: name.to_owned(),
-            folder: PathBuf::new(),
-            faults: Vec::new(),
-            demo_passwords: Vec::new(),
-            demo_tokens: Vec::new(),
-        }
-    }
 }
 
 #[cfg(test)]
