@@ -4,6 +4,7 @@
 //! when that changes, and `plant` tells the API what runs.
 
 mod follow;
+mod monitor;
 mod plant;
 mod secure;
 
@@ -14,6 +15,7 @@ use actix::prelude::*;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use self::monitor::Told;
 use self::plant::Running;
 use self::secure::secure;
 use crate::api::{Api, ApiSettings, Plant, of_file, wanted};
@@ -179,6 +181,7 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         }
         _ => None,
     };
+    let gateway_tls = secured.gateway.is_some();
     let port = Port { tls: secured.gateway, mqtt: door(mqtt.as_ref(), &settings) };
     let listener = Listener::start_as(port, gateway_socket, workers, Arc::clone(&directory))?;
 
@@ -188,6 +191,8 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         registries: registries.clone(),
         readiness: Arc::clone(&readiness),
         connections: Connections::new(Arc::clone(&directory), listener.workers()),
+        journals: Arc::clone(&journals),
+        told: Told::new(gateway_address.to_string(), gateway_tls),
         jq: jq::Pool::new(
             std::env::current_exe()?,
             vec![jq::worker::COMMAND.into()],
@@ -198,6 +203,7 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         applied: watch::Sender::new(0),
         wanted: Mutex::new(Arc::clone(&wanted)),
     });
+    runtime.spawn(monitor::sample(Arc::downgrade(&running)));
     check_programs(&running.jq, &settings).await?;
     let declared = Arc::new(settings.resources.clone());
     let api_settings = ApiSettings {

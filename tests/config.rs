@@ -448,6 +448,10 @@ fn faults_say_what_and_where() {
         ("drain without unit", changed("{ listen: \"127.0.0.1:8080\" }", "{ drain: 5 }")),
         ("drain in words", changed("{ listen: \"127.0.0.1:8080\" }", "{ drain: soon }")),
         ("log format", changed("data_dir: ./data", "log: { format: xml }")),
+        ("trace word", changed("data_dir: ./data", "log: { trace: sometimes }")),
+        ("trace of none", changed("data_dir: ./data", "log: { trace: { one_in: 0 } }")),
+        ("trace topic", changed("data_dir: ./data", "log: { trace: { topic: \"a/#/b\" } }")),
+        ("trace key", changed("data_dir: ./data", "log: { trace: { every: 2 } }")),
         ("demo passwords in public", changed("127.0.0.1:1883", "0.0.0.0:1883")),
         // Ids.
         ("upper-case id", changed("id: main", "id: Main")),

@@ -19,6 +19,7 @@ mod rules;
 mod services;
 mod sight;
 pub mod wanted;
+pub mod watch;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -36,6 +37,7 @@ pub use self::json::json;
 pub use self::rules::{Limits, limits};
 
 use self::call::Call;
+use self::watch::Watch;
 use crate::identity::token::Tokens;
 use crate::model::Resources;
 use crate::model::connection::{Connection, Page, Reach, Selection};
@@ -79,7 +81,7 @@ pub enum Publisher<'a> {
 }
 
 /// What runs. Every function may block for a moment.
-pub trait Plant: Send + Sync {
+pub trait Plant: Watch {
     /// Waits, for a bounded time, until what the store has had since this version is made run.
     fn settle(&self, version: u64);
 

@@ -12,6 +12,7 @@ mod endpoints;
 mod folders;
 mod gateways;
 mod iam;
+mod monitoring;
 mod operations;
 mod tokens;
 pub(super) mod triggers;
@@ -32,6 +33,7 @@ pub(super) fn add(table: &mut Table) {
     folders::add(table);
     gateways::add(table);
     iam::add(table);
+    monitoring::add(table);
     operations::add(table);
     tokens::add(table);
     triggers::add(table);

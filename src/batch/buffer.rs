@@ -4,35 +4,8 @@ use std::time::Instant;
 
 use crate::model::event::Event;
 use crate::model::message;
+pub use crate::model::trigger::BatchClose as Close;
 use crate::model::trigger::BatchSettings;
-
-/// Why a batch closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Close {
-    /// It holds as many events as it may.
-    Count,
-    /// The next event would have made its message too long.
-    Bytes,
-    /// Its time was over.
-    Cutoff,
-    /// Its one event is longer than a message may be, and travels alone.
-    Oversize,
-    /// The trigger ends or starts again.
-    Drain,
-}
-
-impl Close {
-    /// The word for logs and counters.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Count => "count",
-            Self::Bytes => "bytes",
-            Self::Cutoff => "cutoff",
-            Self::Oversize => "oversize",
-            Self::Drain => "drain",
-        }
-    }
-}
 
 /// A closed batch: at least one event, in the order they came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +14,8 @@ pub struct Batch {
     pub events: Vec<Event>,
     /// Why it closed.
     pub close: Close,
+    /// When its first event came.
+    pub opened: Instant,
 }
 
 /// The open batch of one trigger action.
@@ -60,6 +35,11 @@ impl Buffer {
         Self { settings, events: Vec::new(), events_len: 0, deadline: None }
     }
 
+    /// Events in the open batch, and bytes of their JSON.
+    pub fn held(&self) -> (usize, usize) {
+        (self.events.len(), self.events_len)
+    }
+
     /// When [`Self::close_if_due`] has something to close; `None` while no batch is open.
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
@@ -71,7 +51,7 @@ impl Buffer {
         self.close_if_due(now, closed);
         if message::len(1, event.json.len()) > self.settings.max_bytes {
             self.close(Close::Bytes, closed);
-            closed.push(Batch { events: vec![event], close: Close::Oversize });
+            closed.push(Batch { events: vec![event], close: Close::Oversize, opened: now });
             return;
         }
         if message::len(self.events.len() + 1, self.events_len + event.json.len()) > self.settings.max_bytes {
@@ -100,10 +80,11 @@ impl Buffer {
     }
 
     fn close(&mut self, close: Close, closed: &mut Vec<Batch>) {
-        self.deadline = None;
         self.events_len = 0;
-        if !self.events.is_empty() {
-            closed.push(Batch { events: std::mem::take(&mut self.events), close });
+        // There is a deadline while there are events.
+        if let Some(deadline) = self.deadline.take() {
+            let opened = deadline.checked_sub(self.settings.cutoff).unwrap_or(deadline);
+            closed.push(Batch { events: std::mem::take(&mut self.events), close, opened });
         }
     }
 }

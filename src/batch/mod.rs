@@ -9,7 +9,7 @@
 pub mod buffer;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use actix::prelude::*;
 
@@ -21,7 +21,7 @@ use crate::model::event::Event;
 use crate::model::gateway::PathKey;
 use crate::model::id::Id;
 use crate::model::trigger::BatchSettings;
-use crate::telemetry::{self, METRICS};
+use crate::telemetry::{self, ActionMeter, METRICS, trace};
 
 /// Groups of events that may wait in the mailbox.
 pub const MAILBOX: usize = 16;
@@ -53,6 +53,8 @@ pub struct BatchActor {
     timer: Option<SpawnHandle>,
     /// When an oversize event was last logged; they are counted always, logged once a minute.
     oversize_logged: Option<Instant>,
+    /// Told what closes, and how the open batch stands.
+    meter: Arc<ActionMeter>,
 }
 
 /// Takes a group of events, in order. The reply says whether they are in the batch.
@@ -96,6 +98,7 @@ impl BatchActor {
         gateway: Recipient<Broadcast>,
         action: Option<ActionId>,
         next: u64,
+        meter: Arc<ActionMeter>,
     ) -> Self {
         let buffer = Buffer::new(settings);
         Self {
@@ -111,6 +114,7 @@ impl BatchActor {
             sending: false,
             timer: None,
             oversize_logged: None,
+            meter,
         }
     }
 }
@@ -152,6 +156,7 @@ impl Handler<Drain> for BatchActor {
     fn handle(&mut self, _: Drain, ctx: &mut Self::Context) -> Self::Result {
         self.buffer.drain(&mut self.closed);
         self.forward(ctx);
+        self.tell();
         // A future of the actor is polled only after the gateway has taken the batches.
         Box::pin(actix::fut::ready(()))
     }
@@ -169,6 +174,7 @@ impl BatchActor {
             self.restart();
         }
         self.forward(ctx);
+        self.tell();
         self.set_timer(ctx);
         done.ok_or(Lost)
     }
@@ -188,10 +194,16 @@ impl BatchActor {
         self.sending = true;
         let mut batches = Vec::with_capacity(self.closed.len());
         let mut events = 0;
+        let now = now();
+        self.meter.leave(SystemTime::now());
         for batch in std::mem::take(&mut self.closed) {
-            telemetry::count(&METRICS.batches, batch.close.name());
+            self.meter.close(batch.close, batch.events.len());
+            METRICS.count_batch(batch.close, batch.events.len(), now.saturating_duration_since(batch.opened));
             if batch.close == Close::Oversize {
                 self.report_oversize(&batch);
+            }
+            if trace::is_on() {
+                trace::passed("batched", &self.trigger, batch.events.iter());
             }
             events += batch.events.len() as u64;
             batches.push(batch.events);
@@ -208,6 +220,12 @@ impl BatchActor {
                 actor.forward(ctx);
             }
         }));
+    }
+
+    /// Tells how the open batch stands.
+    fn tell(&self) {
+        let (events, bytes) = self.buffer.held();
+        self.meter.open(events, bytes, self.buffer.deadline());
     }
 
     fn report_oversize(&mut self, batch: &Batch) {
@@ -230,6 +248,7 @@ impl BatchActor {
                 actor.timer = None;
                 actor.buffer.close_if_due(now(), &mut actor.closed);
                 actor.forward(ctx);
+                actor.tell();
                 actor.set_timer(ctx);
             }));
         }
@@ -297,6 +316,7 @@ mod tests {
         origins: Arc<Mutex<Vec<u64>>>,
         next: AtomicU64,
         permits: Arc<Semaphore>,
+        meter: Arc<ActionMeter>,
     }
 
     impl Bench {
@@ -311,9 +331,18 @@ mod tests {
             let gateway = recorder.start();
             let target = PathKey { gateway_id: "main".into(), path: "/ws".into() };
             let settings = BatchSettings { max_count, max_bytes, cutoff };
-            let batch =
-                BatchActor::new("t".into(), settings, target, gateway.recipient(), Some(7), 100).start();
-            Self { batch, texts, origins, next: AtomicU64::new(100), permits }
+            let meter = Arc::<ActionMeter>::default();
+            let batch = BatchActor::new(
+                "t".into(),
+                settings,
+                target,
+                gateway.recipient(),
+                Some(7),
+                100,
+                Arc::clone(&meter),
+            )
+            .start();
+            Self { batch, texts, origins, next: AtomicU64::new(100), permits, meter }
         }
 
         async fn push(&self, jsons: &[&'static str]) -> Result<(), Lost> {
@@ -361,6 +390,21 @@ mod tests {
         assert_eq!(bench.texts(2).await, [r#"{"messages":[1,2]}"#]);
         tokio::time::advance(Duration::from_millis(2010)).await;
         assert_eq!(bench.texts(2).await[1], r#"{"messages":[3]}"#);
+    }
+
+    #[actix::test]
+    async fn the_meter_shows_what_closed_and_what_is_open() {
+        let bench = Bench::new(2, 1000, Duration::from_secs(60), 100);
+        let (begun, clock) = (now(), SystemTime::now());
+        bench.push(&["1", "2", "345"]).await.unwrap();
+        let seen = bench.meter.read(begun, clock);
+        assert_eq!((seen.events, seen.batches, seen.closed_for(Close::Count)), (2, 1, 1));
+        assert_eq!((seen.open_events, seen.open_bytes), (1, 3));
+        assert!(seen.closes_at.unwrap() >= clock + Duration::from_secs(60) && seen.last_batch_at.is_some());
+        bench.batch.send(Drain).await.unwrap();
+        let seen = bench.meter.read(begun, clock);
+        assert_eq!((seen.events, seen.closed_for(Close::Drain)), (3, 1));
+        assert_eq!((seen.open_events, seen.open_bytes, seen.closes_at), (0, 0, None));
     }
 
     #[actix::test]

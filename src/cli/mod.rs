@@ -146,7 +146,7 @@ fn serve(
 ) -> Result<(), Failure> {
     let mut settings = config::load(config)?;
     settings.log.format = log_format.unwrap_or(settings.log.format);
-    telemetry::start_logging(settings.log.format);
+    telemetry::start_logging(settings.log.format, settings.log.trace.clone());
     Ok(serve(settings)?)
 }
 

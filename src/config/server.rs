@@ -15,13 +15,16 @@ use super::tree::Kind;
 use crate::model::gateway::MAX_WORKERS;
 use crate::model::id::{self, Id};
 use crate::model::target::Target;
-use crate::telemetry::LogFormat;
+use crate::model::topic;
+use crate::telemetry::{LogFormat, trace};
 
 /// Most connections that may be asked for; more than one machine has file descriptors for.
 const MAX_CONNECTIONS: usize = 10_000_000;
 const MAX_HANDSHAKES: usize = 1_000_000;
 const MIN_HANDSHAKE: Duration = Duration::from_secs(1);
 const MAX_HANDSHAKE: Duration = Duration::from_secs(60);
+/// Of so many events one may be followed.
+const MAX_ONE_IN: usize = 1_000_000_000;
 const MAX_DRAIN: Duration = Duration::from_secs(60);
 
 /// The sections of this file, and the places of the addresses.
@@ -226,8 +229,29 @@ fn log(root: &mut Fields<'_>, reading: &mut Reading) -> LogSettings {
     let mut fields = section(root, "log", reading);
     let words = [("text", LogFormat::Text), ("json", LogFormat::Json)];
     let format = fields.get("format").and_then(|value| word(&value, &words, reading)).unwrap_or_default();
+    let trace = fields.get("trace").and_then(|value| trace(&value, reading));
     fields.finish(reading);
-    LogSettings { format }
+    LogSettings { format, trace }
+}
+
+/// `on`, `off`, or `{one_in, device, topic}`.
+fn trace(value: &Value<'_>, reading: &mut Reading) -> Option<trace::Wanted> {
+    if matches!(value.node.kind, Kind::Text(_)) {
+        let is_on = word(value, &[("on", true), ("off", false)], reading);
+        return is_on.filter(|is_on| *is_on).map(|_| trace::Wanted::default());
+    }
+    let mut fields = value.fields(reading);
+    let one_in = fields.get("one_in").and_then(|value| whole(&value, 1..=MAX_ONE_IN, reading));
+    let device = fields.get("device").and_then(|value| value.str(reading).map(str::to_owned));
+    let topic = fields.get("topic").and_then(|value| {
+        let text = value.str(reading)?;
+        if let Err(error) = topic::check_filter(text) {
+            value.fault(reading, format_args!("{} {error}", value.shown()));
+        }
+        Some(text.to_owned())
+    });
+    fields.finish(reading);
+    Some(trace::Wanted { one_in: one_in.map_or(1, |number| number as u32), device, topic })
 }
 
 /// A section that acts with all its defaults when it is not there.

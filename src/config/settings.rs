@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::model::Resources;
 use crate::model::id::Id;
 use crate::model::role::{Right, Role};
-use crate::telemetry::LogFormat;
+use crate::telemetry::{LogFormat, trace};
 
 /// Everything that a configuration file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +104,8 @@ pub struct MqttSettings {
 /// `log:`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogSettings {
+    /// Which events are followed by log lines; none: none.
+    pub trace: Option<trace::Wanted>,
     /// How log lines look.
     pub format: LogFormat,
 }

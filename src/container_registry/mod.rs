@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
@@ -158,6 +159,14 @@ impl Registries {
     pub async fn images(&self, registry: &str) -> Result<Vec<(String, String, Vec<String>)>, StartError> {
         let registry = registry.to_owned();
         Ok(self.store.work(move |job| Ok(store::tables::load_images(job.db, &registry)?)).await?)
+    }
+
+    /// What a registry told last since the start, as JSON, the newest first.
+    pub fn recent(&self, registry: &str) -> Vec<Bytes> {
+        self.by_id
+            .get(registry)
+            .map(|followed| self.store.recent(followed.registry.number))
+            .unwrap_or_default()
     }
 
     fn followed<'a>(

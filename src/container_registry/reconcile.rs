@@ -139,7 +139,7 @@ impl Log {
                 self.failures = 0;
                 self.has_worked = true;
                 telemetry::count(&METRICS.registry_reconciliations, "done");
-                METRICS.registry_reconciliation_seconds.observe(*seconds);
+                METRICS.registry_reconciliation_seconds.observe_time(Duration::from_secs_f64(*seconds));
                 if is_news {
                     tracing::info!(registry, repositories, failed, tags, events, seconds, "reconciled");
                 } else {

@@ -24,6 +24,7 @@ use crate::source::mqtt::MqttSource;
 use crate::source::readiness::Readiness;
 use crate::source::registry::RegistrySource;
 use crate::source::{Ending, Source, mqtt as source_mqtt};
+use crate::telemetry::ACTIONS;
 
 /// Groups of events that may wait between a source's task and its actor.
 pub const SOURCE_QUEUE: usize = 64;
@@ -99,11 +100,12 @@ impl Seat {
         (action, next): Standing,
         gateway: Recipient<Broadcast>,
     ) -> Self {
-        let BatchPlan { trigger, settings, target, .. } = plan.clone();
+        let BatchPlan { trigger, number, settings, target, .. } = plan.clone();
         let is_idle = plan.is_held || plan.is_made;
         let actor = (!is_idle).then(|| {
+            let meter = ACTIONS.enter(&(trigger.clone(), number));
             BatchActor::start_in_arbiter(arbiter, move |_| {
-                BatchActor::new(trigger, settings, target, gateway, action, next)
+                BatchActor::new(trigger, settings, target, gateway, action, next, meter)
             })
         });
         Self { plan, actor, action }
@@ -331,6 +333,7 @@ fn open_made(ground: &Ground, plan: &ChainPlan, made: &Made) -> Result<Box<dyn S
     let work = made::Work {
         disk: Arc::clone(disk),
         trigger: made.trigger.clone(),
+        meter: ACTIONS.enter(&(made.trigger.clone(), made.number)),
         source,
         action,
         from,

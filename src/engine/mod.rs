@@ -24,7 +24,7 @@ use crate::model::Resources;
 use crate::model::id::Id;
 use crate::model::trigger::TriggerSource;
 use crate::source::Ending;
-use crate::telemetry::{self, METRICS};
+use crate::telemetry::{self, ACTIONS, METRICS};
 
 /// How often the supervisor looks whether everything lives.
 pub const WATCH: Duration = Duration::from_millis(250);
@@ -120,6 +120,9 @@ impl SupervisorActor {
         self.apply_chains(plan::plan(resources), ctx);
         self.gateways.retain(|id, _| resources.gateways.iter().any(|gateway| gateway.id == *id));
         self.workers.close(closed);
+        let triggers: HashMap<&Id, usize> =
+            resources.triggers.iter().map(|trigger| (&trigger.id, trigger.actions.len())).collect();
+        ACTIONS.keep(|(trigger, number)| triggers.get(trigger).is_some_and(|actions| number < actions));
         is_done
     }
 

@@ -6,7 +6,7 @@ use crate::model::Resources;
 use crate::model::gateway::PathKey;
 use crate::model::id::Id;
 use crate::model::iot::{Alias, ExternalBroker};
-use crate::model::trigger::{Action, BatchSettings, MqttTopics, Pause, Steps, TriggerSource};
+use crate::model::trigger::{Action, BatchSettings, MqttTopics, Pause, Steps, Trigger, TriggerSource};
 
 /// A source and everything that hangs on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,9 +36,24 @@ impl ChainPlan {
     /// What the journal and people know it by; the same for the same only.
     pub fn name(&self) -> String {
         match &self.made {
-            Some(made) => format!("{}#{} of {}", made.trigger, made.number, self.source),
+            Some(made) => made_name(&made.trigger, made.number, &self.source),
             None => self.source.to_string(),
         }
+    }
+}
+
+/// The name of what one action makes of its source.
+fn made_name(trigger: &Id, number: usize, source: &TriggerSource) -> String {
+    format!("{trigger}#{number} of {source}")
+}
+
+/// The name of the chain that batches for this action of a trigger, as [`ChainPlan::name`] gives it.
+pub fn source_name(trigger: &Trigger, number: usize) -> String {
+    match trigger.actions.get(number) {
+        Some(Action::GatewayWebsocketBroadcast { steps, .. }) if !steps.is_none() => {
+            made_name(&trigger.id, number, &trigger.source)
+        }
+        _ => trigger.source.to_string(),
     }
 }
 
@@ -134,7 +149,6 @@ fn place(resources: &Resources, source: &TriggerSource) -> Place {
 mod tests {
     use super::*;
     use crate::model::iot::{Broker, DeviceRegistry};
-    use crate::model::trigger::Trigger;
 
     fn trigger(name: &str, source: &TriggerSource, paths: &[&str]) -> Trigger {
         let action = |path: &&str| Action::GatewayWebsocketBroadcast {
@@ -211,6 +225,10 @@ mod tests {
                 ("plant (all topics)".into(), vec!["four/a".into()]),
             ]
         );
+        let named: Vec<_> = resources.triggers.iter().map(|trigger| source_name(trigger, 0)).collect();
+        for (name, of) in named.iter().zip([0, 1, 0, 2]) {
+            assert_eq!(*name, chains[of].name());
+        }
         assert_eq!(chains[0].place, Place::Embedded);
         assert_eq!(chains[2].place, Place::External { broker: external, aliases: vec![], devices: vec![] });
     }

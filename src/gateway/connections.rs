@@ -13,6 +13,7 @@ use super::frame;
 use super::shard::ShardActor;
 use super::socket::Session;
 use super::sweep::Sweeps;
+use crate::model::activity::PathActivity;
 use crate::model::connection::{self, Connection, Page, Reach, Selection};
 use crate::model::gateway::PathKey;
 
@@ -72,6 +73,11 @@ impl Connections {
     pub fn new(directory: Arc<Directory>, workers: Arc<Workers>) -> Self {
         let sweeps = Sweeps::new(Arc::clone(&directory), Arc::clone(&workers));
         Self { directory, workers, sweeps }
+    }
+
+    /// What goes out on each path that clients can reach, by gateway and path.
+    pub fn activity(&self) -> Vec<PathActivity> {
+        self.directory.activity()
     }
 
     /// An open connection.

@@ -20,9 +20,11 @@ use super::refusal::Refusal;
 use super::segment::Format;
 use super::view::View;
 use crate::journal::{Journal, Journals};
+use crate::model::activity::PathActivity;
 use crate::model::gateway::{Gateway, GatewayPath, MAX_WORKERS, PathKey, SlowClients};
 use crate::model::id::Id;
 use crate::model::path_template::PathTemplate;
+use crate::telemetry::{PATHS, PathMeter};
 
 /// The gateways that clients can reach just now.
 #[derive(Debug)]
@@ -108,6 +110,8 @@ pub(super) struct PathEntry {
     pub(super) crowd: Crowd,
     /// Its WebSocket connections.
     pub(super) members: Members,
+    /// Told what goes out.
+    pub(super) meter: Arc<PathMeter>,
     pub(super) backlog_bytes: usize,
     pub(super) slow_clients: SlowClients,
     /// Who may connect.
@@ -249,6 +253,7 @@ impl Directory {
             let gateway = self.gateways.get(&key.gateway_id);
             gateway.is_some_and(|gateway| !gateway.is_stopped && gateway.has(&key.path))
         };
+        PATHS.keep(|key| self.gateways.get(&key.gateway_id).is_some_and(|gateway| gateway.has(&key.path)));
         let known = self.paths.iter().map(|entry| entry.key().clone());
         known.collect::<Vec<_>>().into_iter().filter(|key| !is_open(key)).collect()
     }
@@ -262,6 +267,7 @@ impl Directory {
         let key = PathKey { gateway_id: gateway.id.clone(), path: path.path.as_str().into() };
         if let Some(known) = self.paths.get(&key) {
             known.door.change(path.authorizer.as_ref());
+            PATHS.enter_as(&key, Arc::clone(&known.meter));
             return Some(Arc::clone(&known));
         }
         // Journals are made for the paths of the same gateways.
@@ -273,6 +279,7 @@ impl Directory {
             key: key.clone(),
             crowd: Crowd::default(),
             members: Members::default(),
+            meter: PATHS.enter(&key),
             backlog_bytes: path.backlog_bytes,
             slow_clients: path.slow_clients,
             door: Door::new(Arc::clone(&self.rights), path.authorizer.clone()),
@@ -317,6 +324,20 @@ impl Directory {
                 gateway.paths().find(|entry| entry.key.path == *path).map(|entry| vec![Arc::clone(entry)])
             }
         }
+    }
+
+    /// What goes out on each path that can be reached, by gateway and path.
+    pub(super) fn activity(&self) -> Vec<PathActivity> {
+        let gateways: Vec<_> = self.gateways.iter().map(|gateway| Arc::clone(&gateway)).collect();
+        let of = |entry: &Arc<PathEntry>| PathActivity {
+            key: entry.key.clone(),
+            connections: entry.meter.connections(),
+            events: entry.meter.events(),
+            batches: entry.meter.batches(),
+        };
+        let mut paths: Vec<_> = gateways.iter().flat_map(|gateway| gateway.paths().map(of)).collect();
+        paths.sort_by(|a, b| a.key.cmp(&b.key));
+        paths
     }
 
     /// Takes a place for one more connection on a path, if one is free.

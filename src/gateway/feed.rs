@@ -15,6 +15,8 @@ pub(super) struct Feed {
     pub(super) ring: RefCell<Ring>,
     /// Seconds since the worker started, moved by its tick: cheap to read.
     pub(super) clock: Rc<Cell<u32>>,
+    /// Messages that were written to clients and are not in the path's meter yet.
+    pub(super) written: Cell<u64>,
     /// When messages were appended last.
     pub(super) last_append: Cell<u32>,
     /// Clients that read from the journal just now. For them the ring keeps a tail, so that they can come back.
@@ -23,4 +25,11 @@ pub(super) struct Feed {
     pub(super) joined: Cell<u64>,
     /// The worker's: one for each client that is given a piece of the journal.
     pub(super) turns: Arc<Semaphore>,
+}
+
+impl Feed {
+    /// Clients were written so many messages.
+    pub(super) fn count(&self, messages: u64) {
+        self.written.set(self.written.get() + messages);
+    }
 }

@@ -77,7 +77,7 @@ use crate::journal::{self, Appended, NotAppended, Origin, Position, Run};
 use crate::model::event::Event;
 use crate::model::gateway::PathKey;
 use crate::model::id::Id;
-use crate::telemetry;
+use crate::telemetry::{self, METRICS, trace};
 use crate::tls::{Acceptor, Io};
 
 /// Messages that may wait in a GatewayActor's mailbox.
@@ -198,6 +198,7 @@ impl GatewayActor {
         let gone = || -> Going { Box::pin(actix::fut::ready(())) };
         let Some(outgoing) = self.paths.get_mut(path) else { return gone() };
         outgoing.pending.push_back(run);
+        outgoing.entry.meter.wait(outgoing.pending.len());
         let oldest = outgoing.pending.front().map(Outgoing::end);
         let is_full = outgoing.pending.len() >= PENDING;
         let mut committed = outgoing.committed.clone();
@@ -213,8 +214,14 @@ impl GatewayActor {
     fn deliver(&mut self, path: &Id, ctx: &mut Context<Self>) {
         let Some(outgoing) = self.paths.get_mut(path) else { return };
         let runs = outgoing.take_committed();
+        outgoing.entry.meter.wait(outgoing.pending.len());
         let entry = Arc::clone(&outgoing.entry);
         let Some(first) = runs.first().map(|run| run.position) else { return };
+        let batches = || runs.iter().flat_map(|run| run.batches.iter());
+        entry.meter.broadcast(batches().count(), batches().map(Vec::len).sum());
+        if trace::is_on() {
+            trace::broadcast(&entry.key, first, batches().flatten());
+        }
         let mut waiting = Vec::new();
         let shards = self.workers.shards();
         let mut send = |shard: &Addr<ShardActor>, content| {
@@ -240,6 +247,7 @@ impl GatewayActor {
             }
         }
         if !waiting.is_empty() {
+            METRICS.worker_waits.inc();
             // Some worker is behind. Nothing more is taken until all have room, which keeps the order.
             // A worker that has ended has no sessions to miss anything.
             ctx.wait(join_all(waiting).into_actor(self).map(|_, _, _| ()));

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use slab::Slab;
 use tokio::sync::Semaphore;
@@ -17,6 +17,8 @@ use super::ring::Ring;
 use super::segment::Segment;
 use super::socket::Session;
 use super::view::View;
+use crate::model::event_id;
+use crate::telemetry::{METRICS, trace};
 
 /// Sessions that are written to before other tasks of the worker have their turn.
 const CHUNK: usize = 256;
@@ -50,6 +52,7 @@ struct Lag {
 pub(super) struct Path {
     pub(super) entry: Arc<PathEntry>,
     pub(super) feed: Rc<Feed>,
+    worker: usize,
     sessions: RefCell<Slab<Rc<Session>>>,
     /// Clients of server-sent events.
     streams: RefCell<Slab<Rc<Listening>>>,
@@ -64,14 +67,17 @@ impl Path {
         view: View,
         clock: &Rc<Cell<u32>>,
         turns: &Arc<Semaphore>,
+        worker: usize,
     ) -> Self {
         Self {
+            worker,
             entry: Arc::clone(entry),
             feed: Rc::new(Feed {
                 view,
                 ring: RefCell::new(Ring::new(entry.backlog_bytes)),
                 clock: Rc::clone(clock),
                 last_append: Cell::new(clock.get()),
+                written: Cell::new(0),
                 replaying: Cell::new(0),
                 joined: Cell::new(u64::MAX),
                 turns: Arc::clone(turns),
@@ -125,6 +131,7 @@ impl Path {
     /// Without clients nothing is delivered here any more, so what the ring knows of the order becomes old.
     fn forget_if_empty(&self) {
         if self.len() == 0 {
+            self.report();
             *self.feed.ring.borrow_mut() = Ring::new(self.entry.backlog_bytes);
         }
     }
@@ -151,6 +158,16 @@ impl Path {
         self.each(|session| session.tick(now));
         let lowest = self.lowest_cursor();
         self.trim(lowest);
+        self.report();
+    }
+
+    /// Tells what was written since it was told last: for many sessions and messages at once.
+    fn report(&self) {
+        let written = self.feed.written.take();
+        if written > 0 {
+            METRICS.messages_written.inc_by(written);
+            self.entry.meter.write(written);
+        }
     }
 
     /// Appends messages and writes them to every session that keeps up, a round at a time.
@@ -160,11 +177,13 @@ impl Path {
         }
         let mut segments = Segment::join(segments).into_iter().peekable();
         while segments.peek().is_some() {
-            let (mut round, mut follows) = (0, true);
+            let (mut round, mut follows, mut entered, mut places) = (0, true, 0, 0..0);
             while let Some(segment) =
                 segments.next_if(|next| round == 0 || round + next.bytes.len() <= ROUND_BYTES)
             {
                 round += segment.bytes.len();
+                places = if places.is_empty() { segment.first } else { places.start }..segment.end;
+                entered = if entered == 0 { segment.entered } else { entered };
                 follows &= self.append(segment);
             }
             if round == 0 && follows {
@@ -173,6 +192,14 @@ impl Path {
             }
             self.feed.last_append.set(self.feed.clock.get());
             self.offer().await;
+            self.report();
+            if entered > 0 {
+                METRICS.delivery_seconds.observe_time(event_id::age(entered, SystemTime::now()));
+            }
+            // What a filter lets through is not known any more.
+            if trace::is_on() && self.feed.view.filter.is_none() {
+                trace::written(&self.entry.key, places, self.worker, self.len());
+            }
             self.pace().await;
             if segments.peek().is_some() {
                 tokio::task::yield_now().await;

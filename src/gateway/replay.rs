@@ -93,18 +93,20 @@ impl Replay {
         }
     }
 
-    /// So many of them are sent.
-    pub(super) fn sent(&mut self, bytes: usize) {
+    /// So many of them are sent. Gives the messages that end with them.
+    pub(super) fn sent(&mut self, bytes: usize) -> u64 {
         if !self.rest.is_empty() {
             self.rest.advance(bytes);
-            return;
+            return u64::from(self.rest.is_empty());
         }
-        let Some((segment, sent)) = &mut self.sending else { return };
+        let Some((segment, sent)) = &mut self.sending else { return 0 };
+        let messages = segment.messages_between(*sent, *sent + bytes);
         *sent += bytes;
         if *sent >= segment.bytes.len() {
             self.sending = None;
             self.turn = None;
         }
+        messages
     }
 
     /// Whether no message is begun.

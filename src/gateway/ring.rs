@@ -177,6 +177,28 @@ impl Ring {
         offset.map_or(Located::Behind, |offset| Located::At(start + offset as u64))
     }
 
+    /// Messages that end behind the byte at `from` and not behind that at `to`.
+    pub(super) fn messages(&self, from: u64, to: u64) -> u64 {
+        match self.segments.back() {
+            // Who keeps up is written the newest segment, and nothing else.
+            Some(newest) if newest.start == from && to == self.head => u64::from(newest.segment.messages),
+            _ => self.count(from, to),
+        }
+    }
+
+    fn count(&self, from: u64, to: u64) -> u64 {
+        let Some(first) = self.find(from) else { return 0 };
+        let passed = self.segments.range(first..).take_while(|placed| placed.start < to);
+        let of = |placed: &Placed| match (from <= placed.start, placed.end() <= to) {
+            (true, true) => u64::from(placed.segment.messages),
+            _ => {
+                let begun = from.saturating_sub(placed.start) as usize;
+                placed.segment.messages_between(begun, (to - placed.start) as usize)
+            }
+        };
+        passed.map(of).sum()
+    }
+
     /// The segment that `cursor` stands in, from there on; `None` at the head, and below what is kept.
     pub(super) fn rest(&self, cursor: u64) -> Option<(Bytes, Position)> {
         let placed = &self.segments[self.find(cursor)?];
@@ -248,6 +270,28 @@ mod tests {
         assert_eq!(read(&ring, a.len() as u64), b);
         assert_eq!(read(&ring, ring.head()), b"");
         assert!(ring.is_boundary(a.len() as u64) && ring.is_boundary(ring.head()) && !ring.is_boundary(4));
+    }
+
+    #[test]
+    fn messages_count_when_their_last_byte_is_passed() {
+        let mut ring = Ring::new(1000);
+        ring.append(segment(0, &[1, 2]));
+        ring.append(segment(3, &[1]));
+        let first = segment(0, &[1]).bytes.len() as u64;
+        let head = ring.head();
+        let second = segment(0, &[1, 2]).bytes.len() as u64;
+        for (from, to, count) in [
+            (0, head, 3),
+            (second, head, 1),
+            (0, first, 1),
+            (0, first - 1, 0),
+            (1, first, 1),
+            (first - 1, head - 1, 2),
+            (first, second, 1),
+            (head, head, 0),
+        ] {
+            assert_eq!(ring.messages(from, to), count, "{from} {to}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::frame;
 pub(super) use super::frame::Format;
 use crate::journal::Position;
 use crate::model::event::Event;
+use crate::model::event_id;
 
 /// Encoded messages that follow each other in the order of a path. A clone shares the bytes.
 #[derive(Debug, Clone)]
@@ -21,6 +22,10 @@ pub(super) struct Segment {
     pub(super) first: Position,
     /// The position after the last one.
     pub(super) end: Position,
+    /// What the id of the first event sorts by that has a message; 0 if none has.
+    pub(super) entered: u64,
+    /// Messages in it.
+    pub(super) messages: u32,
     /// Where batches begin, but for those that follow one without a message and have none themselves. The first stands
     /// at 0.
     marks: Arc<[Mark]>,
@@ -104,6 +109,7 @@ impl Segment {
                 open.bytes.reserve(len);
             }
             open.mark(open.end);
+            open.count(&events);
             frame::put(&mut open.bytes, format, &events);
             open.end += count as u64;
         }
@@ -138,6 +144,15 @@ impl Segment {
         joined
     }
 
+    /// Messages that end behind the byte `from` and not behind the byte `to`.
+    pub(super) fn messages_between(&self, from: usize, to: usize) -> u64 {
+        // A message ends where the next one begins; a batch without one begins where it ends.
+        let begins = self.marks.iter().skip(1).map(|mark| mark.at as usize);
+        let mut last = 0;
+        let ends = begins.chain([self.bytes.len()]).filter(|end| std::mem::replace(&mut last, *end) != *end);
+        ends.filter(|end| from < *end && *end <= to).count() as u64
+    }
+
     /// The message that the byte `at` belongs to; at the first byte of one, that is the one before.
     pub(super) fn message_before(&self, at: usize) -> Message {
         match self.marks.get(self.marks.partition_point(|mark| (mark.at as usize) < at)) {
@@ -164,17 +179,27 @@ struct Builder {
     bytes: BytesMut,
     first: Position,
     end: Position,
+    entered: u64,
+    messages: u32,
     marks: Vec<Mark>,
 }
 
 impl Builder {
     fn new(first: Position) -> Self {
-        Self { bytes: BytesMut::new(), first, end: first, marks: Vec::new() }
+        Self { bytes: BytesMut::new(), first, end: first, entered: 0, messages: 0, marks: Vec::new() }
     }
 
     /// The next message begins here. A segment holds far less than 4 GiB and 2^32 events.
     fn mark(&mut self, position: Position) {
         self.marks.push(Mark { at: self.bytes.len() as u32, events: (position - self.first) as u32 });
+    }
+
+    /// The next message has these events.
+    fn count(&mut self, events: &[Event]) {
+        self.messages += 1;
+        if self.entered == 0 {
+            self.entered = events.first().map_or(0, |event| event_id::order(event.id));
+        }
     }
 
     /// The next batch has no message.
@@ -190,11 +215,16 @@ impl Builder {
         self.marks
             .extend(segment.marks.iter().map(|mark| Mark { at: mark.at + at, events: mark.events + events }));
         self.bytes.extend_from_slice(&segment.bytes);
+        self.messages += segment.messages;
+        if self.entered == 0 {
+            self.entered = segment.entered;
+        }
         self.end = segment.end;
     }
 
     fn build(self) -> Segment {
-        Segment { bytes: self.bytes.freeze(), first: self.first, end: self.end, marks: self.marks.into() }
+        let Self { bytes, first, end, entered, messages, marks } = self;
+        Segment { bytes: bytes.freeze(), first, end, entered, messages, marks: marks.into() }
     }
 }
 
@@ -244,6 +274,8 @@ pub(super) mod tests {
                     position = end;
                 }
                 prop_assert!(segments.windows(2).all(|pair| pair[0].end == pair[1].first));
+                prop_assert_eq!(segments.iter().map(|s| s.messages as usize).sum::<usize>(), batches.len());
+                prop_assert!(segments.iter().all(|s| s.entered == event_id::order(Uuid::from_u128(u128::from(s.first)))));
             }
         }
     }
@@ -273,6 +305,7 @@ pub(super) mod tests {
             for segments in [whole, Segment::join(two.concat())] {
                 let [segment] = &segments[..] else { panic!("{segments:?}") };
                 prop_assert_eq!((segment.first, segment.end), (7, next));
+                prop_assert_eq!(segment.messages_between(0, segment.bytes.len()), u64::from(segment.messages));
                 let (mut position, mut at) = (7, 0);
                 for part in &parts {
                     let len = if part.events.is_empty() { 0 } else { frame::encoded_len(Format::EventStream, &part.events) };
@@ -284,6 +317,9 @@ pub(super) mod tests {
                     position += part.count as u64;
                     at += len;
                     if len > 0 {
+                        prop_assert_eq!(segment.messages_between(at - len, at), 1);
+                        prop_assert_eq!(segment.messages_between(at - len, at - 1), 0);
+                        prop_assert_eq!(segment.messages_between(at - 1, at), 1);
                         let message = Message { end: at, next: position };
                         prop_assert_eq!(segment.message_before(at - len + 1), message);
                         prop_assert_eq!(segment.message_before(at), message);

@@ -85,7 +85,7 @@ impl Shard {
         view: &View,
         place: Place,
     ) -> Result<Entered, Refusal> {
-        let new = || Path::new(entry, view.clone(), &self.clock, &self.turns);
+        let new = || Path::new(entry, view.clone(), &self.clock, &self.turns, self.worker);
         let path = self.paths.borrow_mut().open(&entry.key, view, new).ok_or(Refusal::Filters)?;
         entry.enter(view, self.worker);
         Ok(Entered { path, worker: self.worker, place: Some(place) })
@@ -96,6 +96,7 @@ impl Shard {
     pub(super) fn adopt(self: &Rc<Self>, io: Io, entered: Entered, early: BytesMut, arrival: Arrival) {
         let path = Rc::clone(&entered.path);
         METRICS.websocket_connections.inc();
+        path.entry.meter.connect();
         path.expect();
         let Some(place) = entered.keep() else { return };
         let session = Rc::new(Session::new(io, Rc::clone(&path.feed), place, arrival));
@@ -125,6 +126,7 @@ impl Shard {
         self.clients.leave(&session.guest.id);
         path.entry.leave(&path.feed.view, self.worker);
         METRICS.websocket_connections.dec();
+        path.entry.meter.disconnect();
         telemetry::count(&METRICS.websocket_closed, session.ended_as());
         tracing::debug!(connection = %session.guest.id, path = %path.entry.key, reason = session.ended_as(), "closed");
     }

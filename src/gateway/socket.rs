@@ -438,7 +438,9 @@ impl Session {
             1 => self.io.try_write(&slices[0])?,
             filled => self.io.try_write_vectored(&slices[..filled])?,
         };
-        self.cursor.set(cursor + sent as u64);
+        let end = cursor + sent as u64;
+        self.cursor.set(end);
+        self.feed.count(ring.messages(cursor, end));
         Ok(())
     }
 }

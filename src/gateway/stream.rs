@@ -124,6 +124,7 @@ impl Body {
                         self.skips = false;
                         self.listening.next.set(Some(segment.end));
                         if !segment.bytes.is_empty() {
+                            self.path.feed.count(u64::from(segment.messages));
                             return Poll::Ready(Some(segment.bytes));
                         }
                     }
@@ -148,6 +149,9 @@ impl Body {
                     // At the head it stands behind everything, also what had no message for it.
                     let (bytes, end) = ring.rest(cursor).unzip();
                     self.listening.next.set(end.or_else(|| ring.next()));
+                    if let Some(bytes) = &bytes {
+                        self.path.feed.count(ring.messages(cursor, cursor + bytes.len() as u64));
+                    }
                     return bytes.map_or(Poll::Pending, |bytes| Poll::Ready(Some(bytes)));
                 }
                 Located::Ahead if self.at_end => return Poll::Pending,

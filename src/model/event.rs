@@ -64,6 +64,16 @@ pub enum Origin<'a> {
     },
 }
 
+impl<'a> Origin<'a> {
+    /// The device, or empty.
+    pub fn device_id(&self) -> &'a str {
+        match self {
+            Self::Device { device_id, .. } => device_id,
+            Self::Broker { .. } => "",
+        }
+    }
+}
+
 /// Bytes of an IoT event besides ids, topic and payload; only sizes buffers.
 const FIXED: usize = 224;
 

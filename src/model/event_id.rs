@@ -66,6 +66,13 @@ pub fn time(id: EventId) -> Option<SystemTime> {
     (id.get_version_num() == 7).then(|| UNIX_EPOCH + Duration::from_millis(order(id) >> FINE_BITS))
 }
 
+/// How long before `now` the event entered whose id sorts by this, as exactly as ids know it; zero if it was later.
+pub fn age(order: u64, now: SystemTime) -> Duration {
+    let fine = ((order & ((1 << FINE_BITS) - 1)) * 1_000_000) >> FINE_BITS;
+    let entered = Duration::from_millis(order >> FINE_BITS) + Duration::from_nanos(fine);
+    now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(entered)
+}
+
 /// What ids that are made at this time sort by, or just before it.
 pub fn order_at(time: SystemTime) -> u64 {
     (time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64) << FINE_BITS
@@ -86,6 +93,11 @@ mod tests {
         let id = Ids::new().next(at);
         assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
         assert_eq!(time(id), Some(at));
+        let fine = Duration::from_micros(750);
+        let entered = order(Ids::new().next(at + fine));
+        let late = age(entered, at + Duration::from_millis(3)).as_micros();
+        assert!((2250..2252).contains(&late), "{late}");
+        assert_eq!(age(entered, at), Duration::ZERO);
         assert_eq!(time(uuid::Builder::from_random_bytes([9; 16]).into_uuid()), None);
         assert_eq!(from_parts(order(id), 0).as_u64_pair().0, id.as_u64_pair().0);
     }

@@ -1,5 +1,6 @@
 //! The nouns of the program: plain types without clock, I/O or actors, used by every other module.
 
+pub mod activity;
 pub mod authorizer;
 pub mod certificate;
 pub mod condition;

@@ -115,6 +115,37 @@ impl Default for BatchSettings {
     }
 }
 
+/// Why a batch closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BatchClose {
+    /// It holds as many events as it may.
+    Count,
+    /// The next event would have made its message too long.
+    Bytes,
+    /// Its time was over.
+    Cutoff,
+    /// Its one event is longer than a message may be, and travels alone.
+    Oversize,
+    /// The trigger ends or starts again.
+    Drain,
+}
+
+impl BatchClose {
+    /// Every reason.
+    pub const ALL: [Self; 5] = [Self::Count, Self::Bytes, Self::Cutoff, Self::Oversize, Self::Drain];
+
+    /// The word for logs and counters.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Bytes => "bytes",
+            Self::Cutoff => "cutoff",
+            Self::Oversize => "oversize",
+            Self::Drain => "drain",
+        }
+    }
+}
+
 /// What becomes of events while a trigger does not fire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pause {

@@ -147,6 +147,11 @@ impl Topics {
         Self::Registry(RegistryTopics { id: registry.id.clone(), devices })
     }
 
+    /// Whether this is a device of the registry.
+    pub(crate) fn has_device(&self, id: &Id) -> bool {
+        matches!(self, Self::Registry(registry) if registry.devices.contains_key(id))
+    }
+
     /// The canonical form of the valid topic name `topic` if `who` may publish to it.
     pub(crate) fn publish(&self, who: &Identity, topic: &str) -> Option<Canonical> {
         match (self, who) {

@@ -1,13 +1,14 @@
 //! Who may log in, and the check of passwords and certificates. Called by [`super::handshake`].
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use argon2::password_hash::PasswordHash;
 use argon2::{Argon2, PasswordVerifier};
 use tokio::sync::{Semaphore, watch};
 
 use super::access::{Identity, Topics};
+use super::heard::Heard;
 use super::limits::Limits;
 use super::space::Space;
 use crate::model::Resources;
@@ -31,12 +32,20 @@ pub(crate) struct Account {
     certificates: Vec<Fingerprint>,
     /// Becomes false when nobody may go on as this account.
     valid: watch::Sender<bool>,
+    /// For a device that has been there.
+    heard: OnceLock<Arc<Heard>>,
 }
 
 impl Account {
     /// Whether those who have logged in may go on.
     pub(crate) fn is_valid(&self) -> watch::Receiver<bool> {
         self.valid.subscribe()
+    }
+
+    /// Where it is told what comes from it, if it is a device.
+    pub(crate) fn heard(&self) -> Option<&Arc<Heard>> {
+        let Identity::Device(id) = &self.identity else { return None };
+        Some(self.heard.get_or_init(|| self.space.heard_by(id)))
     }
 }
 
@@ -110,7 +119,8 @@ impl Accounts {
                 let account = self.by_name.get(name).filter(is_same).cloned().unwrap_or_else(|| {
                     let (name, passwords, space) = (name.clone(), passwords.to_vec(), Arc::clone(space));
                     let valid = watch::Sender::new(true);
-                    Arc::new(Account { name, identity, passwords, certificates, space, valid })
+                    let heard = OnceLock::new();
+                    Arc::new(Account { name, identity, passwords, certificates, space, valid, heard })
                 });
                 for fingerprint in &account.certificates {
                     let owner = by_certificate.entry(*fingerprint).or_insert_with(|| Arc::clone(&account));

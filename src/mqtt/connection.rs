@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use super::accounts::Account;
 use super::close::Close;
 use super::encode;
+use super::heard::Presence;
 use super::intake::Intake;
 use super::limits::Limits;
 use super::packet::{self, Connect, Version, Will};
@@ -22,6 +23,7 @@ use super::sessions::Tenure;
 use super::stream::Stream;
 use super::will::{self, PendingWill};
 use super::{Phase, Shared};
+use crate::telemetry::METRICS;
 
 /// Bytes asked of the socket at first; a client that sends more gets more, up to [`MAX_READ`].
 const MIN_READ: usize = 2 * 1024;
@@ -63,6 +65,8 @@ pub(crate) struct Connection {
     ending: Option<Close>,
     /// Since when it ends and waits only for room in the links.
     ending_since: Option<Instant>,
+    /// Of a device.
+    _presence: Option<Presence>,
 }
 
 impl Connection {
@@ -99,6 +103,7 @@ impl Connection {
             stuck_since: None,
             ending: None,
             ending_since: None,
+            _presence: account.heard().map(|heard| heard.connect()),
             account,
             limits,
         }
@@ -280,6 +285,7 @@ impl Connection {
         if session.resend().is_some() {
             return Ok(());
         }
+        let mut sent = 0;
         while self.out.len() < OUT_FULL
             && let Some(front) = queue.front()
             && (front.qos == 0 || session.may_send(self.window, self.limits.max_queued_bytes))
@@ -295,6 +301,10 @@ impl Connection {
             if !fits && id != 0 {
                 session.acknowledged(id);
             }
+            sent += 1;
+        }
+        if sent > 0 {
+            METRICS.mqtt_sent.inc_by(sent);
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use super::{Shared, access};
 use crate::model::event::Encoder;
 use crate::model::receipt::{Arrivals, Gate, Verdict};
 use crate::model::topic;
-use crate::telemetry::METRICS;
+use crate::telemetry::{METRICS, trace};
 
 /// How long a message waits for room in the engine's queues, and to be kept.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -76,6 +76,11 @@ pub(super) async fn send(
     wake: Arc<Notify>,
 ) -> Result<Arc<Gate>, PublishError> {
     let space = &account.space;
+    let hear = |topic: &str| {
+        if let Some(heard) = account.heard() {
+            heard.hear(topic, &message.payload);
+        }
+    };
     let route = || space.route(&account.identity, session, topic).ok_or(PublishError::Denied);
     let route_now = {
         let found = route()?;
@@ -90,6 +95,7 @@ pub(super) async fn send(
         found.deliver(&message, qos);
         found
     };
+    hear(&route_now.canonical.topic);
     let (gate, receipts) = Gate::new(route_now.links.len(), wake);
     if route_now.links.is_empty() {
         return Ok(gate);
@@ -97,6 +103,9 @@ pub(super) async fn send(
     let origin = account.origin(route_now.canonical.device_id.as_deref());
     let event = Encoder::new().iot_message(origin, &route_now.canonical.topic, &message.payload);
     METRICS.events_received.inc();
+    if trace::is_on() {
+        trace::received(&event, origin.device_id(), &route_now.canonical.topic);
+    }
     let end = Instant::now() + PATIENCE;
     for (link, receipt) in route_now.links.into_iter().zip(receipts) {
         match timeout_at(end, link.room()).await {

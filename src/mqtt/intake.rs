@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::accounts::Account;
 use super::close::Close;
 use super::encode;
+use super::heard::Recent;
 use super::limits::Limits;
 use super::link::LinkQueue;
 use super::message::Message;
@@ -29,7 +30,7 @@ use crate::model::event::{Encoder, Event};
 use crate::model::receipt::{Arrivals, Gate, Verdict};
 use crate::model::repeat::{Repeat, Repeats};
 use crate::model::topic;
-use crate::telemetry::METRICS;
+use crate::telemetry::{METRICS, trace};
 
 /// Most events of a group; bounds what one place in a link's queue can hold.
 const GROUP_EVENTS: usize = 64;
@@ -67,6 +68,8 @@ pub(crate) struct Intake {
     /// Sections, from the back, that belong to this read.
     fresh: usize,
     held_bytes: usize,
+    /// What came from a device and is not told yet.
+    recent: Recent,
 }
 
 type Room = Pin<Box<dyn Future<Output = Option<mpsc::OwnedPermit<Arrivals>>> + Send>>;
@@ -139,6 +142,7 @@ impl Intake {
             sections: VecDeque::new(),
             fresh: 0,
             held_bytes: 0,
+            recent: Recent::default(),
         }
     }
 
@@ -188,6 +192,9 @@ impl Intake {
                     return Ok(());
                 }
             }
+        }
+        if self.account.heard().is_some() {
+            self.recent.note(&route, publish.payload);
         }
         if route.canonical.permanent || !route.targets.is_empty() {
             let message = message(publish);
@@ -267,6 +274,9 @@ impl Intake {
         let canonical = &route.canonical;
         let origin = self.account.origin(canonical.device_id.as_deref());
         let event = self.encoder.iot_message(origin, &canonical.topic, publish.payload);
+        if trace::is_on() {
+            trace::received(&event, origin.device_id(), &canonical.topic);
+        }
         let copies =
             route.links.iter().filter(|link| link.is_logged()).count().min(usize::from(u8::MAX)) as u8;
         let repeat = Repeat { packet_id: publish.id, qos: publish.qos, copies, content };
@@ -339,6 +349,9 @@ impl Intake {
         }
         self.fresh = 0;
         self.staged_bytes = 0;
+        if let Some(heard) = self.account.heard() {
+            self.recent.tell(heard);
+        }
     }
 
     /// Gives waiting groups to the links that have room. A link that is closed refuses them.
@@ -351,6 +364,7 @@ impl Intake {
                 continue;
             }
             if let Err(mpsc::error::TrySendError::Full(arrivals)) = link.sender.try_send(arrivals) {
+                METRICS.publishers_held_back.inc();
                 full.push(link.number);
                 self.waiting.push_back((link, arrivals));
             }

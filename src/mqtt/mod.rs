@@ -16,6 +16,7 @@ mod connection;
 mod control;
 mod encode;
 mod handshake;
+mod heard;
 mod inside;
 mod intake;
 mod limits;
@@ -53,6 +54,7 @@ use self::accounts::Accounts;
 use self::sessions::Sessions;
 use self::space::Space;
 use crate::model::Resources;
+use crate::model::activity::DeviceActivity;
 use crate::model::id::Id;
 use crate::model::repeat::Repeats;
 use crate::model::topic::{self, TopicError};
@@ -237,6 +239,13 @@ impl Server {
     pub fn publish(&self, name: &str, topic: &str, payload: &[u8]) -> Result<(), PublishError> {
         let runtime = self.runtime.as_ref().ok_or(PublishError::Refused)?;
         inside::publish(&self.shared, runtime.handle(), name, topic, payload)
+    }
+
+    /// What came from these devices of a registry since the start; nothing of those that have not been there.
+    pub fn heard(&self, registry: &str, devices: &[Id]) -> Vec<DeviceActivity> {
+        let spaces = self.shared.spaces();
+        let space = spaces.iter().find(|space| *space.id == *registry && space.is_registry());
+        space.map(|space| space.heard_of(devices)).unwrap_or_default()
     }
 
     /// Where it listens.

@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::time::Instant;
 
 use super::access::{Canonical, Identity, Names, Plan, Topics};
+use super::heard::Heard;
 use super::limits::Limits;
 use super::link::{Link, LinkQueue};
 use super::message::{Delivery, Message};
 use super::outbox::Outbox;
 use super::session::Kept;
 use super::trie::Trie;
+use crate::model::activity::DeviceActivity;
 use crate::model::id::Id;
 use crate::model::trigger::MqttTopics;
 
@@ -29,6 +31,8 @@ pub(crate) struct Space {
     /// Held while a permanent message is kept and delivered, and while a subscription is made and gets the
     /// kept one: else a subscriber could get an older message behind a newer. Taken before the others.
     permanent_order: Mutex<()>,
+    /// What came from devices that have been there.
+    heard: Mutex<HashMap<Id, Arc<Heard>>>,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +104,7 @@ impl Space {
             routes: Mutex::default(),
             generation: AtomicU64::new(0),
             permanent_order: Mutex::new(()),
+            heard: Mutex::default(),
             permanent: Mutex::new(Permanent {
                 messages: HashMap::new(),
                 bytes: 0,
@@ -120,6 +125,7 @@ impl Space {
         if *self.topics() == topics {
             return;
         }
+        self.heard().retain(|device, _| topics.has_device(device));
         *self.topics.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(topics);
         self.changed();
     }
@@ -131,6 +137,21 @@ impl Space {
 
     fn routes(&self) -> MutexGuard<'_, Routes> {
         self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heard(&self) -> MutexGuard<'_, HashMap<Id, Arc<Heard>>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where it is told what comes from a device.
+    pub(crate) fn heard_by(&self, device: &Id) -> Arc<Heard> {
+        Arc::clone(self.heard().entry(device.clone()).or_default())
+    }
+
+    /// What came from these devices.
+    pub(crate) fn heard_of(&self, devices: &[Id]) -> Vec<DeviceActivity> {
+        let heard = self.heard();
+        devices.iter().filter_map(|device| Some(heard.get(device)?.read(device))).collect()
     }
 
     /// Lets nobody else change or hand out permanent messages meanwhile.

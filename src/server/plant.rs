@@ -8,13 +8,14 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::monitor::Told;
 use crate::api::wanted::Wanted;
 use crate::api::{Code, Fault, KnownImage, Plant, Publisher, Trouble};
 use crate::container_registry::Registries;
-use crate::engine::Troubles;
+use crate::engine::{Troubles, plan};
 use crate::gateway::{Connections, Sent};
+use crate::journal::Journals;
 use crate::jq::{self, CheckError, Outcome, Reason};
-use crate::model::condition::Condition;
 use crate::model::connection::{Connection, Page, Reach, Selection};
 use crate::model::payload;
 use crate::model::trigger::Steps;
@@ -34,6 +35,8 @@ pub(super) struct Running {
     pub(super) registries: Option<Arc<Registries>>,
     pub(super) readiness: Arc<Readiness>,
     pub(super) connections: Connections,
+    pub(super) journals: Arc<Journals>,
+    pub(super) told: Told,
     pub(super) jq: jq::Pool,
     /// Set when the engine runs.
     pub(super) troubles: OnceLock<Arc<Troubles>>,
@@ -82,23 +85,11 @@ impl Plant for Running {
         let Some(trigger) = wanted.trigger(trigger) else {
             return troubles;
         };
-        let source = trigger.source.to_string();
-        if let Some(why) = self.troubles.get().and_then(|troubles| troubles.get(&source)) {
-            troubles.push(Trouble { reason: "NOT_STARTED", message: why.clone(), since: None });
-        }
-        match self.readiness.source(&source) {
-            Some(Condition::Failing { error, since }) => {
-                troubles.push(Trouble { reason: "SOURCE_FAILING", message: error, since: Some(since) })
-            }
-            Some(Condition::Starting) => {
-                let message = "the source has not been reached yet".to_owned();
-                troubles.push(Trouble { reason: "SOURCE_STARTING", message, since: None });
-            }
-            _ => {}
-        }
-        if let Some(crate::journal::disk::Health::Failing { error, since }) = self.readiness.journal() {
-            troubles.push(Trouble { reason: "JOURNAL_FAILING", message: error, since: Some(since) });
-        }
+        let made = (0..trigger.actions.len()).map(|number| plan::source_name(trigger, number));
+        let mut sources: Vec<String> = [trigger.source.to_string()].into_iter().chain(made).collect();
+        sources.dedup();
+        troubles.extend(sources.iter().flat_map(|source| self.troubles_of_source(source)));
+        troubles.extend(self.trouble_of_journal());
         troubles
     }
 

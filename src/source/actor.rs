@@ -24,7 +24,7 @@ use crate::journal::ReadError;
 use crate::journal::disk::{ActionId, Arrived, Disk, SourceId};
 use crate::model::event::Event;
 use crate::model::receipt::{Arrivals, Receipt};
-use crate::telemetry;
+use crate::telemetry::{self, METRICS};
 
 /// Reads a source and feeds the batches of its triggers.
 pub struct SourceActor {
@@ -181,6 +181,7 @@ impl StreamHandler<Arrivals> for SourceActor {
     fn handle(&mut self, arrivals: Arrivals, ctx: &mut Self::Context) {
         let Arrivals { events, repeats, made_of, receipt } = arrivals;
         let events: Arc<[Event]> = events.into();
+        METRICS.source_events.inc_by(events.len() as u64);
         let Some(log) = &self.log else {
             return self.push(self.next, events, Some(receipt), ctx);
         };
@@ -392,8 +393,16 @@ mod tests {
             let target = PathKey { gateway_id: "main".into(), path: "/ws".into() };
             let settings = BatchSettings { max_count, ..BatchSettings::default() };
             let batch = |_| {
-                BatchActor::new("t".into(), settings, target.clone(), sink.clone().recipient(), None, 0)
-                    .start()
+                BatchActor::new(
+                    "t".into(),
+                    settings,
+                    target.clone(),
+                    sink.clone().recipient(),
+                    None,
+                    0,
+                    Arc::default(),
+                )
+                .start()
             };
             let batches: Vec<_> = (0..batches).map(batch).collect();
             let (feed, groups) = mpsc::channel(4);

@@ -20,7 +20,7 @@ use crate::model::id::Id;
 use crate::model::payload;
 use crate::model::receipt::{Arrivals, Gate};
 use crate::model::trigger::Steps;
-use crate::telemetry::{self, METRICS};
+use crate::telemetry::{self, ActionMeter, METRICS};
 
 /// Groups that may wait for the actor. When it is full nothing more is made.
 pub const QUEUE: usize = 4;
@@ -37,6 +37,8 @@ pub struct Work {
     pub disk: Arc<Disk>,
     /// For log lines.
     pub trigger: Id,
+    /// Told what jq does not let through.
+    pub meter: Arc<ActionMeter>,
     /// The source that they are made of.
     pub source: SourceId,
     /// The action that stands for how far it has come in that source.
@@ -216,6 +218,7 @@ impl Maker {
             Reason::OutputTooLarge => "too_large",
         };
         telemetry::count(&METRICS.jq_dropped, word);
+        self.work.meter.drop_event(word);
         if *reason == Reason::False || self.logged.is_some_and(|last| last.elapsed() < LOG_PAUSE) {
             return;
         }
@@ -270,8 +273,16 @@ mod tests {
         let groups = QUEUE + 3;
         (0..groups).for_each(|_| log(&disk));
         let steps = Steps { payload: PayloadEncoding::Text, ..Steps::default() };
-        let work =
-            Work { disk: Arc::clone(&disk), trigger: "t".into(), source, action, from: 0, steps, jq: None };
+        let work = Work {
+            disk: Arc::clone(&disk),
+            trigger: "t".into(),
+            meter: Arc::default(),
+            source,
+            action,
+            from: 0,
+            steps,
+            jq: None,
+        };
         let mut made = MadeSource::start(work, &Handle::current()).unwrap();
         // Nobody reads: what does not fit waits in the journal. Then all of it comes, in order.
         while made.groups.len() < QUEUE {

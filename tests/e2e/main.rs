@@ -16,6 +16,7 @@ mod foreign_clients;
 mod hooks;
 mod managed;
 mod management;
+mod monitoring;
 mod mqtt_websocket;
 mod rights;
 mod sessions;

@@ -4,8 +4,7 @@ mod first;
 mod second;
 mod test;
 
-use prost_types::Timestamp;
-
+use super::monitoring::condition;
 use crate::api::Table;
 use crate::api::access::{self, Place};
 use crate::api::call::{Call, Edit};
@@ -13,7 +12,6 @@ use crate::api::fault::{Code, Fault};
 use crate::api::resource::{check_name, find};
 use crate::api::wanted;
 use crate::model::role::{Area, Right};
-use crate::proto::types::triggercast::v1::Condition;
 use crate::proto::types::yandex::cloud::operation::Operation;
 use crate::proto::types::yandex::cloud::serverless::triggers::v2::source::Source;
 use crate::proto::types::yandex::cloud::serverless::triggers::v2::trigger::Status;
@@ -30,14 +28,7 @@ impl Call<'_> {
     /// A trigger with what keeps it from running.
     fn with_conditions(&self, trigger: &mut Trigger) {
         let troubles = self.api.plant.troubles(&trigger.id);
-        trigger.conditions = troubles
-            .into_iter()
-            .map(|trouble| Condition {
-                reason: trouble.reason.to_owned(),
-                message: trouble.message,
-                since: trouble.since.map(Timestamp::from),
-            })
-            .collect();
+        trigger.conditions = troubles.into_iter().map(condition).collect();
     }
 
     fn see_trigger(&self, id: &str) -> Result<Trigger, Fault> {

@@ -43,6 +43,7 @@ const COLUMNS: &[(&str, &str)] = &[
     ("yandex.cloud.resourcemanager.v1.Folder", "id name labels status"),
     ("yandex.cloud.access.AccessBinding", "role_id subject.type subject.id"),
     (OPERATION, "id created_at created_by modified_at done description"),
+    ("triggercast.v1.DeviceActivity", "device_id connected last_seen_at messages"),
     ("triggercast.v1.AuditEvent", "created_at subject_id method resource_id"),
 ];
 const OTHER_COLUMNS: &str = "id name";

@@ -125,6 +125,10 @@ operation get o1
 operation wait o1
 operation cancel o1
 audit list --resource-id t1
+monitoring overview
+monitoring trigger --trigger-name hot --event-count 3
+monitoring devices --registry-id factory
+monitoring container-registry --registry-name images
 iam service-account create caster --expires-at 2027-01-31T12:00:00Z
 iam service-account get caster
 iam service-account list

@@ -442,6 +442,7 @@ fn tell(
             change.tags.join("\n"),
             &event.json[..]
         ])?;
+        job.told.push((registry.number, event.json));
     }
     if !changes.is_empty() {
         job.db

@@ -7,13 +7,14 @@
 pub(super) mod index;
 pub(super) mod tables;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -28,6 +29,8 @@ pub const WAITING: usize = 256;
 const TOGETHER: usize = 64;
 /// How long what was taken may stay in the outbox when nothing else is written.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Events of a registry that are kept for people who look.
+const RECENT: usize = 20;
 /// How long a stop waits for the last commit.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -81,13 +84,19 @@ pub(super) struct Job<'a> {
     pub(super) db: &'a Connection,
     /// The newest number in the outbox of each registry that got some, for those who wait for it.
     pub(super) newest: &'a mut HashMap<i64, i64>,
+    /// The events that it puts there.
+    pub(super) told: &'a mut Vec<(i64, Bytes)>,
 }
+
+/// The last events of each registry, the newest first.
+type Recent = Arc<Mutex<HashMap<i64, VecDeque<Bytes>>>>;
 
 /// The store, open.
 pub(super) struct Store {
     commands: mpsc::Sender<Command>,
     room: Arc<Semaphore>,
     newest: Arc<Mutex<HashMap<i64, watch::Sender<i64>>>>,
+    recent: Recent,
     condition: watch::Receiver<Condition>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -99,7 +108,14 @@ impl Store {
         let (commands, queue) = mpsc::channel();
         let (condition, seen) = watch::channel(Condition::Running);
         let newest = Arc::new(Mutex::new(HashMap::new()));
-        let writer = Writer { db, taken: HashMap::new(), newest: Arc::clone(&newest), condition };
+        let recent = Recent::default();
+        let writer = Writer {
+            db,
+            taken: HashMap::new(),
+            newest: Arc::clone(&newest),
+            recent: Arc::clone(&recent),
+            condition,
+        };
         let thread = std::thread::Builder::new()
             .name("registries".to_owned())
             .spawn(move || writer.run(&queue))
@@ -108,6 +124,7 @@ impl Store {
             commands,
             room: Arc::new(Semaphore::new(WAITING)),
             newest,
+            recent,
             condition: seen,
             thread: Mutex::new(Some(thread)),
         })
@@ -122,6 +139,12 @@ impl Store {
     pub(super) fn newest(&self, registry: i64) -> watch::Receiver<i64> {
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         newest.entry(registry).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    /// The last events of a registry since the start, the newest first.
+    pub(super) fn recent(&self, registry: i64) -> Vec<Bytes> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.get(&registry).into_iter().flatten().cloned().collect()
     }
 
     /// Does a job if there is room for it; its result comes when it is on disk.
@@ -195,6 +218,7 @@ struct Writer {
     /// Up to where sources have taken events, as far as it is not written yet.
     taken: HashMap<(i64, String), i64>,
     newest: Arc<Mutex<HashMap<i64, watch::Sender<i64>>>>,
+    recent: Recent,
     condition: watch::Sender<Condition>,
 }
 
@@ -243,8 +267,8 @@ impl Writer {
     /// Does jobs in one transaction. An error is that of the transaction itself, and of every job in it.
     fn commit(&mut self, works: Vec<(Work, OwnedSemaphorePermit)>, writes: bool) -> Result<(), String> {
         let mut replies = Vec::with_capacity(works.len());
-        let mut newest = HashMap::new();
-        if let Err(error) = self.transact(works, writes, &mut replies, &mut newest) {
+        let (mut newest, mut told) = (HashMap::new(), Vec::new());
+        if let Err(error) = self.transact(works, writes, &mut replies, (&mut newest, &mut told)) {
             let text = error.to_string();
             replies.into_iter().for_each(|reply| reply(Err(StoreError::Failed(text.clone()))));
             return Err(text);
@@ -253,6 +277,13 @@ impl Writer {
             self.taken.clear();
             METRICS.registry_commits.inc();
         }
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        for (registry, event) in told {
+            let events = recent.entry(registry).or_default();
+            events.truncate(RECENT - 1);
+            events.push_front(event);
+        }
+        drop(recent);
         let known = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         for (registry, number) in newest {
             if let Some(sender) = known.get(&registry) {
@@ -269,16 +300,17 @@ impl Writer {
         works: Vec<(Work, OwnedSemaphorePermit)>,
         writes: bool,
         replies: &mut Vec<Reply>,
-        newest: &mut HashMap<i64, i64>,
+        (newest, told): (&mut HashMap<i64, i64>, &mut Vec<(i64, Bytes)>),
     ) -> rusqlite::Result<()> {
         let mut tx = self.db.transaction()?;
         for (work, _) in works {
             let part = tx.savepoint()?;
-            let mut added = HashMap::new();
-            match work(&mut Job { db: &part, newest: &mut added }) {
+            let (mut added, mut events) = (HashMap::new(), Vec::new());
+            match work(&mut Job { db: &part, newest: &mut added, told: &mut events }) {
                 Ok(reply) => {
                     replies.push(reply);
                     newest.extend(added);
+                    told.extend(events);
                     part.commit()?;
                 }
                 Err(refuse) => {

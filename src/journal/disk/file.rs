@@ -168,6 +168,12 @@ impl Files {
         fs::metadata(self.folder.join(LOG)).map_or(0, |log| log.len())
     }
 
+    /// Bytes of all files.
+    pub(super) fn bytes(&self) -> u64 {
+        let size = |name| fs::metadata(self.folder.join(name)).map_or(0, |file| file.len());
+        [DATABASE, LOG, RESERVE].into_iter().map(size).sum()
+    }
+
     /// Gives the reserve free. Says whether there was one.
     pub(super) fn free_reserve(&self) -> bool {
         fs::remove_file(self.folder.join(RESERVE)).is_ok()

@@ -10,6 +10,7 @@ mod changes;
 mod commit;
 mod facts;
 mod file;
+mod newest;
 mod reader;
 mod recall;
 mod retention;
@@ -165,6 +166,8 @@ impl Disk {
         let (health, healthy) = watch::channel(Health::Writing);
         let durable = Arc::<Durable>::default();
         let told = Arc::clone(&durable);
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES / PERMIT_BYTES));
+        let told = (told, Arc::clone(&room));
         let writer = Writer::new(db, Arc::clone(&files), queue, health, &sources, retention, told);
         let thread = std::thread::Builder::new()
             .name("journal".to_owned())
@@ -174,7 +177,7 @@ impl Disk {
             files,
             state: Mutex::new(state),
             commands,
-            room: Arc::new(Semaphore::new(QUEUE_BYTES / PERMIT_BYTES)),
+            room,
             durable,
             health: healthy,
             readers: Mutex::new(vec![reader]),

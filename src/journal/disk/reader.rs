@@ -40,10 +40,10 @@ struct RunRow {
 
 /// A row of `events`.
 #[derive(Debug)]
-struct EventsRow {
+pub(super) struct EventsRow {
     first: u64,
     count: u64,
-    data: Bytes,
+    pub(super) data: Bytes,
 }
 
 impl RunRow {
@@ -394,7 +394,11 @@ impl Reader {
     }
 
     /// Key, number of events and highest id of the row that begins at or before an offset.
-    fn events_before(&self, source: i64, offset: u64) -> Result<Option<(i64, u64, u64)>, ReadError> {
+    pub(super) fn events_before(
+        &self,
+        source: i64,
+        offset: u64,
+    ) -> Result<Option<(i64, u64, u64)>, ReadError> {
         let row = |row: &Row<'_>| {
             Ok((row.get::<_, i64>(0)?, rows::number(row.get(1)?), row.get::<_, i64>(2)? as u64))
         };
@@ -407,7 +411,7 @@ impl Reader {
             .optional()?)
     }
 
-    fn events_row(&self, key: i64) -> Result<EventsRow, ReadError> {
+    pub(super) fn events_row(&self, key: i64) -> Result<EventsRow, ReadError> {
         let row = |row: &Row<'_>| {
             let data = Bytes::from(row.get::<_, Vec<u8>>(2)?);
             Ok(EventsRow { first: rows::place(row.get(0)?), count: rows::number(row.get(1)?), data })

@@ -10,17 +10,18 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, ErrorCode, params};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::commit::{Ids, NewRun, Work};
 use super::facts::{ActionFacts, PathFacts, SourceFacts};
 use super::file::Files;
 use super::reader::{self, Reader};
 use super::retention::{Kept, pass, sweep};
-use super::{ActionId, Arrived, Durable, Health, SourceId, rows};
+use super::{ActionId, Arrived, Durable, Health, PERMIT_BYTES, QUEUE_BYTES, SourceId, rows};
 use crate::journal::ReadError;
+use crate::model::event_id;
 use crate::model::gateway::Retention;
-use crate::telemetry::{self, METRICS};
+use crate::telemetry::{self, METRICS, trace};
 
 /// Bytes of events that one commit takes at most, but for one group that is larger alone.
 const COMMIT_BYTES: usize = 4 * 1024 * 1024;
@@ -94,6 +95,8 @@ pub(super) struct Writer {
     held: VecDeque<Command>,
     held_bytes: usize,
     swept: Instant,
+    /// One permit for each [`PERMIT_BYTES`] that may still wait.
+    room: Arc<Semaphore>,
 }
 
 /// Whether the thread goes on.
@@ -110,7 +113,7 @@ impl Writer {
         health: watch::Sender<Health>,
         sources: &[SourceFacts],
         paths: Vec<(PathFacts, Retention, watch::Sender<u64>)>,
-        told: Arc<Durable>,
+        (told, room): (Arc<Durable>, Arc<Semaphore>),
     ) -> Self {
         let ids = |s: &SourceFacts| Ids { high: s.high, disorder: s.disorder, written: s.disorder };
         Self {
@@ -130,6 +133,7 @@ impl Writer {
             held: VecDeque::new(),
             held_bytes: 0,
             swept: Instant::now(),
+            room,
         }
     }
 
@@ -156,6 +160,7 @@ impl Writer {
             Err(RecvTimeoutError::Disconnected) => return Next::End,
         }
         self.gather();
+        METRICS.journal_queue_bytes.set(self.waiting());
         while let Err(error) = self.commit() {
             self.fail(error.to_string());
             if is_full(&error) && self.files.free_reserve() {
@@ -166,7 +171,14 @@ impl Writer {
             }
         }
         self.recovered();
-        self.finish()
+        let next = self.finish();
+        METRICS.journal_queue_bytes.set(self.waiting());
+        next
+    }
+
+    /// Bytes that wait.
+    fn waiting(&self) -> i64 {
+        ((QUEUE_BYTES / PERMIT_BYTES).saturating_sub(self.room.available_permits()) * PERMIT_BYTES) as i64
     }
 
     fn hold(&mut self, command: Command) {
@@ -292,8 +304,7 @@ impl Writer {
         let swept = sweep(&tx, &self.paths, sources, SystemTime::now())?;
         tx.commit()?;
         // From here on it is durable.
-        METRICS.journal_commits.inc();
-        METRICS.journal_commit_seconds.observe(began.elapsed().as_secs_f64());
+        METRICS.count_commit(began.elapsed());
         self.swept = began;
         self.ids = ids;
         self.unfinished = swept.apply(&mut self.paths);
@@ -311,10 +322,17 @@ impl Writer {
             Command::Events { source, first, bytes, arrived, .. } => {
                 let events = arrived.events.len() as u64;
                 METRICS.journal_events.inc_by(events);
+                let entered = arrived.events.first().map_or(0, |event| event_id::order(event.id));
+                if entered > 0 && arrived.made_of.is_none() {
+                    METRICS.journal_lag_seconds.observe_time(event_id::age(entered, SystemTime::now()));
+                }
                 self.held_bytes -= bytes;
                 self.durable.insert(source, first + events);
                 if let Some(told) = self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&source) {
                     told.send_replace(first + events);
+                }
+                if trace::is_on() {
+                    trace::passed("journaled", "journal", arrived.events.iter());
                 }
                 arrived.receipt.accept();
                 None

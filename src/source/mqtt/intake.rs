@@ -7,6 +7,7 @@ use super::ledger::Message;
 use super::queue::SLOT_BYTES;
 use super::spec::Topics;
 use crate::model::event::{Encoder, Event};
+use crate::telemetry::trace;
 
 /// Most events of a group.
 const GROUP_EVENTS: usize = 64;
@@ -68,7 +69,11 @@ impl Intake {
         } else {
             let encoder = &mut self.encoder;
             topics.interpret(&publish.topic, |origin, topic| {
-                encoder.iot_message(origin, topic, &publish.payload)
+                let event = encoder.iot_message(origin, topic, &publish.payload);
+                if trace::is_on() {
+                    trace::received(&event, origin.device_id(), topic);
+                }
+                event
             })
         };
         Taken { event, message }

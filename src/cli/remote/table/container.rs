@@ -1,6 +1,6 @@
-//! Commands of container registries, operations and the audit log.
+//! Commands of container registries, operations, the audit log, and of what passes through.
 
-use super::Kind::{NameOf, Text};
+use super::Kind::{NameOf, Text, Whole};
 use super::{BINDINGS, Flag, GET, Group, How, LIST, Special, flag, row};
 
 pub(super) const GROUPS: &[Group] = &[
@@ -49,6 +49,36 @@ pub(super) const GROUPS: &[Group] = &[
                 "Wait until it is done, and show what came of it.",
             ),
             row("cancel", "Cancel", How::Each, "Stop it, if that can be."),
+        ]],
+    },
+    Group {
+        paths: &["monitoring"],
+        about: "What passes through the server just now.",
+        service: "triggercast.v1.MonitoringService",
+        id: "",
+        parent: "",
+        rows: &[&[
+            row("overview", "GetOverview", How::New, "Show sums, sources, paths, and what does not work."),
+            row("trigger", "GetTriggerActivity", How::New, "Show a trigger's batches and last events.")
+                .flags(&[&[
+                    flag("trigger-id", "trigger_id", Text, "The trigger."),
+                    flag("trigger-name", "trigger_id", NameOf("serverless trigger v2"), "The same by name."),
+                    flag("event-count", "event_count", Whole("10"), "At most so many of the last events."),
+                ]]),
+            row("devices", "ListDeviceActivity", How::List, "List what came from devices last.").flags(&[&[
+                flag("registry-id", "registry_id", Text, "The registry."),
+                flag("registry-name", "registry_id", NameOf("iot registry"), "The same by name."),
+            ]]),
+            row(
+                "container-registry",
+                "GetContainerRegistryActivity",
+                How::New,
+                "Show what a container registry told last.",
+            )
+            .flags(&[&[
+                flag("registry-id", "registry_id", Text, "The registry."),
+                flag("registry-name", "registry_id", NameOf("container registry"), "The same by name."),
+            ]]),
         ]],
     },
     Group {

@@ -1,0 +1,118 @@
+//! [`Book`]: makes metrics, registers them and remembers them, so that `docs/metrics.md` can be held against them.
+
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::shown::Kind;
+use super::spread::Spread;
+
+/// What stands before our names.
+const OURS: &str = "triggercast";
+/// What stands before those of the model system.
+const MODELS: &str = "api_gateway";
+
+/// A metric as Prometheus has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its whole name.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Its labels.
+    pub labels: Vec<&'static str>,
+    /// What it says.
+    pub help: &'static str,
+}
+
+/// Metrics on their way into a registry.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    pub(super) registry: Registry,
+    pub(super) listed: Vec<Listed>,
+}
+
+impl Book {
+    fn ours(&mut self) -> &mut Registry {
+        self.registry.sub_registry_with_prefix(OURS)
+    }
+
+    fn list(&mut self, name: &str, kind: &'static str, labels: &[&'static str], help: &'static str) {
+        let end = if kind == "counter" { "_total" } else { "" };
+        let name = format!("{OURS}_{name}{end}");
+        self.listed.push(Listed { name, kind, labels: labels.to_vec(), help });
+    }
+
+    pub(super) fn counter(&mut self, name: &'static str, help: &'static str) -> Counter {
+        let counter = Counter::default();
+        self.ours().register(name, help, counter.clone());
+        self.list(name, "counter", &[], help);
+        counter
+    }
+
+    /// Counters by labels.
+    pub(super) fn family<
+        L: EncodeLabelSet + Clone + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static,
+    >(
+        &mut self,
+        name: &'static str,
+        labels: &[&'static str],
+        help: &'static str,
+    ) -> Family<L, Counter> {
+        let family = Family::default();
+        self.ours().register(name, help, family.clone());
+        self.list(name, "counter", labels, help);
+        family
+    }
+
+    pub(super) fn gauge(&mut self, name: &'static str, help: &'static str) -> Gauge<i64, AtomicI64> {
+        let gauge = Gauge::default();
+        self.ours().register(name, help, gauge.clone());
+        self.list(name, "gauge", &[], help);
+        gauge
+    }
+
+    /// Of numbers, with these upper bounds.
+    pub(super) fn numbers(&mut self, name: &'static str, bounds: &[u64], help: &'static str) -> Spread {
+        let spread = Spread::of_numbers(bounds.iter().copied());
+        self.ours().register(name, help, spread.clone());
+        self.list(name, "histogram", &[], help);
+        spread
+    }
+
+    /// Of times in seconds: the lowest bound, how much higher each next one is, and how many there are.
+    pub(super) fn times(
+        &mut self,
+        name: &'static str,
+        (first, factor, bounds): (Duration, f64, i32),
+        help: &'static str,
+    ) -> Spread {
+        let spread = Spread::of_times(first, factor, bounds);
+        self.ours().register_with_unit(name, help, Unit::Seconds, spread.clone());
+        self.list(&format!("{name}_seconds"), "histogram", &[], help);
+        spread
+    }
+
+    /// Metrics that are read when they are asked for.
+    pub(super) fn collector(&mut self, collector: impl Collector, shows: &[Kind]) {
+        self.ours().register_collector(Box::new(collector));
+        for Kind { name, kind, labels, help } in shows {
+            self.list(name, kind, labels, help);
+        }
+    }
+
+    /// The same under names of the model system.
+    pub(super) fn models(&mut self, collector: impl Collector, shows: &[Kind]) {
+        self.registry.sub_registry_with_prefix(MODELS).register_collector(Box::new(collector));
+        for Kind { name, kind, labels, help } in shows {
+            let name = format!("{MODELS}_{name}");
+            self.listed.push(Listed { name, kind, labels: labels.to_vec(), help });
+        }
+    }
+}
