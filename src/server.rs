@@ -20,6 +20,7 @@ use self::plant::Running;
 use self::secure::secure;
 use crate::api::{Api, ApiSettings, Plant, of_file, wanted};
 use crate::config::{ManagementSettings, Settings, Tls};
+use crate::console::{Console, GatewayPort};
 use crate::container_registry::webhook::Webhooks;
 use crate::container_registry::{self, Registries};
 use crate::engine::chain::Ground;
@@ -182,6 +183,7 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         _ => None,
     };
     let gateway_tls = secured.gateway.is_some();
+    let console = Console::new(GatewayPort { address: gateway_address, tls: gateway_tls });
     let port = Port { tls: secured.gateway, mqtt: door(mqtt.as_ref(), &settings) };
     let listener = Listener::start_as(port, gateway_socket, workers, Arc::clone(&directory))?;
 
@@ -221,6 +223,7 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
         Arc::clone(&readiness),
         webhooks,
         Arc::clone(&api),
+        console,
     )?;
     let (stop_grpc, grpc_stops) = tokio::sync::oneshot::channel::<()>();
     let grpc_socket = {

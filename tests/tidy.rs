@@ -16,6 +16,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("identity", &[]),
     ("jq", &[]),
+    ("console", &[]),
     ("tls", &["database", "identity", "model", "telemetry"]),
     ("store", &["database", "model"]),
     ("api", &["config", "database", "identity", "model", "proto", "store", "telemetry"]),
@@ -33,6 +34,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         "management",
         &[
             "api",
+            "console",
             "source",
             "container_registry",
             "journal",
@@ -50,6 +52,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "management",
             "api",
+            "console",
             "store",
             "engine",
             "source",

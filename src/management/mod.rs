@@ -1,5 +1,5 @@
 //! The management ports: `/healthz`, `/readyz`, `/metrics`, the webhooks of container registries, and the API's two
-//! fronts: REST beside them (`rest`), and gRPC on a port of its own (`grpc`). The server starts them.
+//! fronts: REST beside them (`rest`), and gRPC on a port of its own (`grpc`); the console's pages. The server starts them.
 
 mod description;
 pub mod grpc;
@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::api::Api;
+use crate::console::{self, Console};
 use crate::container_registry::webhook::Webhooks;
 use crate::journal::disk::Health;
 use crate::source::Condition;
@@ -41,9 +42,11 @@ pub fn start(
     readiness: Arc<Readiness>,
     webhooks: Webhooks,
     api: Arc<Api>,
+    console: Console,
 ) -> io::Result<(ServerHandle, JoinHandle<()>)> {
     let readiness = web::Data::from(readiness);
     let api = web::Data::from(api);
+    let console = web::Data::new(console);
     let server = move || {
         let app = App::new()
             .app_data(readiness.clone())
@@ -55,6 +58,7 @@ pub fn start(
             .route("/metrics", web::get().to(metrics))
             .route("/openapi.json", web::get().to(description::get))
             .configure(webhooks.clone().routes())
+            .configure(console::routes(console.clone()))
             .default_service(web::to(rest::call));
         let http = HttpService::build()
             .keep_alive(KeepAlive::Timeout(REQUEST_TIMEOUT))

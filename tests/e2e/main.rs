@@ -8,6 +8,7 @@ mod batching;
 mod common;
 mod conformance;
 mod connections;
+mod console;
 mod container_registry;
 mod docker_registry;
 mod examples;

@@ -1,0 +1,187 @@
+// The live tail of a path: what its clients get, over a WebSocket like theirs. It comes back with the id of its last event, and keeps 500.
+
+import { button, el, field, select, toast } from "../dom.js";
+import { all, get, session, socketUrl } from "../api.js";
+import { event, eventRow } from "../event.js";
+import { count, rate } from "../show.js";
+
+const KEPT = 500;
+const STARTS = [["", "What comes from now on"], ["last=20", "The last 20 events"], ["last=500", "The last 500 events"], ["since=5m", "The last five minutes"], ["since=1h", "The last hour"]];
+/** Codes after which it makes no sense to come back: what the client does, or who it is, is refused. */
+const FINAL = new Set([1002, 1007, 1008, 1009, 4401]);
+
+export async function tail(page) {
+  const [givenGateway, givenPath] = page.named;
+  const { signal } = page;
+  const [gateways, overview] = await Promise.all([
+    all("/apigateways/v1/apigateways", { folderId: session.folder }, "apiGateways", signal).catch(() => []),
+    get("/triggercast/v1/overview", { afterSample: "9007199254740991" }, signal).catch(() => ({})),
+  ]);
+  const paths = new Map((overview.gateways ?? []).map(({ gatewayId, paths = [] }) => [gatewayId, paths.map(({ path }) => path)]));
+  const known = el("datalist", { id: "tail-paths" });
+  const offer = () => known.replaceChildren(...(paths.get(gateway.input.value) ?? []).map((path) => el("option", { value: path })));
+  const gateway = field("Gateway", select(gateways.map(({ id, name }) => [id, name || id]), givenGateway, { onchange: () => offer() }));
+  const first = (paths.get(gateway.input.value) ?? [])[0] ?? "/ws";
+  const path = field("Path", el("input", { type: "text", value: givenPath ?? first, list: "tail-paths", spellcheck: "false", autocomplete: "off" }));
+  const start = field("Begin with", select(STARTS, "last=20"));
+  const filter = field("Filter", el("input", { type: "search", placeholder: "Text, such as a device or a value", oninput: () => draw() }));
+  const extra = field("Query", el("input", { type: "text", spellcheck: "false", autocomplete: "off", placeholder: "device=press-1&token=…" }), { hint: "More of the URL: filters of the server, or a token where the path asks for one." });
+  const raw = el("input", { type: "checkbox", onchange: () => draw() });
+  offer();
+
+  const rows = el("ol.events", { "aria-label": "Events, the newest first" });
+  const empty = el("p.empty", "Waiting for events…");
+  const state = el("span.badge", "Not connected");
+  const numbers = el("span.muted");
+  const pause = button("Pause", () => hold(!paused), { "aria-pressed": "false" });
+  const connectButton = button("Connect", () => (wanted ? stop("Not connected") : begin()), { class: "main" });
+
+  let events = [];
+  let fresh = [];
+  let paused = false;
+  let wanted = false;
+  let socket = null;
+  let last = "";
+  let seen = 0;
+  let waits = 0;
+  let timer = 0;
+  let planned = 0;
+  const times = [];
+
+  const say = (text, kind = "") => {
+    state.textContent = text;
+    state.className = `badge ${kind}`;
+    connectButton.textContent = wanted ? "Disconnect" : "Connect";
+  };
+
+  const stop = (why) => {
+    wanted = false;
+    clearTimeout(timer);
+    socket?.close();
+    socket = null;
+    say(why);
+  };
+
+  const begin = () => {
+    stop("");
+    last = "";
+    waits = 0;
+    wanted = true;
+    connect();
+  };
+
+  const connect = () => {
+    let url;
+    try {
+      const query = Object.fromEntries(new URLSearchParams(extra.input.value));
+      const from = last ? { last_event_id: last } : Object.fromEntries(new URLSearchParams(start.input.value));
+      url = socketUrl(gateway.input.value, path.input.value.trim(), { ...query, ...from });
+      socket = new WebSocket(url);
+    } catch (error) {
+      return stop(`Not possible: ${error.message}`);
+    }
+    const own = socket;
+    say("Connecting…");
+    own.onopen = () => {
+      waits = 0;
+      say("Live", "good");
+    };
+    own.onmessage = ({ data }) => own === socket && take(data);
+    own.onclose = ({ code, reason }) => {
+      if (own !== socket || !wanted) return;
+      const why = code === 1006 ? "refused, or broken" : [code, reason].filter(Boolean).join(" ");
+      if (FINAL.has(code)) return stop(`Closed: ${why}`);
+      const wait = Math.min(10000, 500 * 2 ** waits) * (0.75 + Math.random() / 2);
+      waits += 1;
+      say(`Comes back in ${rate(wait / 1000)} s (${why})`, "warn");
+      timer = setTimeout(connect, wait);
+    };
+  };
+
+  const take = (data) => {
+    let messages = [];
+    try {
+      messages = JSON.parse(data).messages ?? [];
+    } catch {
+      // It is shown below as what it is.
+    }
+    const made = messages.length ? messages.map(event) : [{ at: new Date().toISOString(), type: "message", from: "message", text: String(data), decoded: String(data), value: String(data) }];
+    last = made.at(-1).id ?? last;
+    seen += made.length;
+    times.push([performance.now(), made.length]);
+    fresh.push(...made);
+    if (fresh.length > KEPT) fresh.splice(0, fresh.length - KEPT);
+    planned ||= setTimeout(flush, 50);
+  };
+
+  const fits = (made) => {
+    const words = filter.input.value.trim().toLowerCase();
+    return !words || `${made.from} ${made.type} ${made.text}`.toLowerCase().includes(words);
+  };
+  const row = (made) => eventRow(made, () => raw.checked);
+
+  /** Shows what has come; while it is paused, only how much. */
+  const flush = () => {
+    planned = 0;
+    if (!paused) {
+      rows.prepend(...fresh.filter(fits).reverse().map(row));
+      events = [...events, ...fresh].slice(-KEPT);
+      fresh = [];
+      while (rows.childElementCount > KEPT) rows.lastChild.remove();
+    }
+    tell();
+  };
+
+  const draw = () => {
+    rows.replaceChildren(...events.filter(fits).reverse().map(row));
+    tell();
+  };
+
+  const tell = () => {
+    const since = performance.now() - 5000;
+    while (times.length && times[0][0] < since) times.shift();
+    const perSecond = times.reduce((sum, [, n]) => sum + n, 0) / 5;
+    const waiting = paused && fresh.length ? ` · ${count(fresh.length)}${fresh.length === KEPT ? " or more" : ""} wait` : "";
+    numbers.textContent = `${count(seen)} event${seen === 1 ? "" : "s"} · ${rate(perSecond)}/s${waiting}`;
+    empty.hidden = rows.childElementCount > 0;
+    empty.textContent = events.length ? "No event fits the filter." : "Waiting for events…";
+  };
+
+  const hold = (on) => {
+    paused = on;
+    pause.textContent = on ? "Go on" : "Pause";
+    pause.setAttribute("aria-pressed", String(on));
+    flush();
+  };
+
+  const clear = button("Clear", () => {
+    events = [];
+    fresh = [];
+    draw();
+  });
+  const copy = button("Copy", async () => {
+    const text = events.filter(fits).map(({ value }) => (typeof value === "string" ? value : JSON.stringify(value))).join("\n");
+    await navigator.clipboard.writeText(text).then(() => toast("Copied, one event a line.", "good"), () => toast("The browser does not allow it.", "bad"));
+  });
+  const ticking = setInterval(tell, 1000);
+  signal.addEventListener("abort", () => {
+    clearInterval(ticking);
+    clearTimeout(planned);
+    stop("");
+  });
+  const onsubmit = (event) => {
+    event.preventDefault();
+    begin();
+  };
+  tell();
+  if (givenGateway && givenPath) begin();
+  else say("Not connected");
+  return [
+    page.head("Live tail", { actions: [el("span", { role: "status" }, state), connectButton] }),
+    el("form.card", { onsubmit }, el("div.grid.tail", gateway, path, start), known,
+      el("details", el("summary", "More"), extra), el("button", { type: "submit", hidden: true }, "Connect")),
+    el("section.card.flush",
+      el("div.card-head", el("div.actions", pause, clear, copy, el("label.check", raw, "As sent")), numbers, filter),
+      empty, rows),
+  ];
+}
