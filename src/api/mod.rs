@@ -40,7 +40,7 @@ use self::call::Call;
 use self::watch::Watch;
 use crate::identity::token::Tokens;
 use crate::model::Resources;
-use crate::model::connection::{Connection, Page, Reach, Selection};
+use crate::model::connection::{Connection, Ended, Page, Reach, Selection};
 use crate::model::id::Id;
 use crate::model::trigger::Steps;
 use crate::proto::POOL;
@@ -107,7 +107,7 @@ pub trait Plant: Watch {
     fn broadcast(&self, selection: Selection, data: &[u8], is_text: bool) -> Result<Option<Reach>, Fault>;
 
     /// Closes all of these connections and says how many. `None`: there is no such path.
-    fn disconnect_all(&self, selection: Selection) -> Result<Option<u64>, Fault>;
+    fn disconnect_all(&self, selection: Selection) -> Result<Option<Ended>, Fault>;
 
     /// The images that are known of a container registry.
     fn images(&self, registry: &str) -> Result<Vec<KnownImage>, Fault>;

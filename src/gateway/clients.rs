@@ -27,7 +27,9 @@ pub(super) struct Members(Mutex<BTreeSet<Uuid>>);
 pub(super) struct Client {
     pub(super) path: Arc<PathEntry>,
     pub(super) worker: u16,
-    /// Its place among the path's sessions on that worker.
+    /// The number of its view of the path on that worker.
+    pub(super) view: u16,
+    /// Its place among the sessions with that view.
     pub(super) key: u32,
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use actix::prelude::*;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Workers;
@@ -14,7 +15,7 @@ use super::shard::ShardActor;
 use super::socket::Session;
 use super::sweep::Sweeps;
 use crate::model::activity::PathActivity;
-use crate::model::connection::{self, Connection, Page, Reach, Selection};
+use crate::model::connection::{self, Connection, Ended, Page, Reach, Selection};
 use crate::model::gateway::PathKey;
 
 /// What becomes of a message for one connection.
@@ -33,7 +34,8 @@ pub enum Sent {
 #[rtype(result = "Option<Told>")]
 pub(super) struct Tell {
     pub(super) path: PathKey,
-    pub(super) key: usize,
+    pub(super) view: u16,
+    pub(super) key: u32,
     pub(super) id: Uuid,
     pub(super) what: What,
 }
@@ -108,14 +110,21 @@ impl Connections {
     }
 
     /// Sends one message to all of these that are open now. It has no place in the order of their paths, and is not
-    /// kept. `None`: no such path.
-    pub async fn broadcast(&self, selection: Selection, data: &[u8], is_text: bool) -> Option<Reach> {
-        self.sweeps.send(selection, frame::message(data, is_text)).await
+    /// kept. It lasts not much longer than `patience`. `None`: no such path.
+    pub async fn broadcast(
+        &self,
+        selection: Selection,
+        data: &[u8],
+        is_text: bool,
+        patience: Duration,
+    ) -> Option<Reach> {
+        let message = frame::message(data, is_text);
+        self.sweeps.send(selection, message, Instant::now() + patience).await
     }
 
-    /// Closes all of these with 1001 and says how many. `None`: no such path.
-    pub async fn disconnect_all(&self, selection: Selection) -> Option<u64> {
-        self.sweeps.close(selection, Close::Disconnected).await
+    /// Closes all of these with 1001 and says how many. It lasts not much longer than `patience`. `None`: no such path.
+    pub async fn disconnect_all(&self, selection: Selection, patience: Duration) -> Option<Ended> {
+        self.sweeps.close(selection, Close::Disconnected, Instant::now() + patience).await
     }
 
     async fn tell(&self, id: &str, what: What) -> Option<Told> {
@@ -123,7 +132,8 @@ impl Connections {
         let (tell, worker) = {
             let clients = self.directory.clients();
             let client = clients.get(&id)?;
-            (Tell { path: client.path.key.clone(), key: client.key as usize, id, what }, client.worker)
+            let (path, view, key) = (client.path.key.clone(), client.view, client.key);
+            (Tell { path, view, key, id, what }, client.worker)
         };
         let shard = self.workers.shard(worker.into())?;
         shard.send(tell).await.ok()?
@@ -134,7 +144,7 @@ impl Handler<Tell> for ShardActor {
     type Result = Option<Told>;
 
     fn handle(&mut self, tell: Tell, _: &mut Self::Context) -> Self::Result {
-        let session = self.shard().session(&tell.path, tell.key, tell.id)?;
+        let session = self.shard().session(&tell.path, tell.view, tell.key, tell.id)?;
         Some(act(&session, &tell.what))
     }
 }

@@ -15,6 +15,10 @@ const LEVEL: u32 = 1;
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 /// A last block with nothing in it. Behind a message that is whole it ends the stream.
 const END: [u8; 2] = [0x03, 0x00];
+/// Bytes that are unpacked at a time.
+const SCRATCH: usize = 4 * 1024;
+/// Last blocks in a message, with our own: to begin anew costs far more than the two bytes that ask for it.
+const MOST_ENDS: usize = 4;
 /// Compressors that are kept for the next batch. One takes some 300 KiB, which are not made anew for each.
 const IDLE: usize = 4;
 
@@ -62,31 +66,35 @@ pub(super) enum InflateError {
 /// promises more costs no more than that.
 pub(super) fn inflate(payload: &[u8], most: usize) -> Result<Vec<u8>, InflateError> {
     let mut decompress = Decompress::new(false);
-    // One byte more, by which it is seen that there is too much.
-    let mut out = Vec::with_capacity((4 * payload.len()).max(64).min(most + 1));
-    let mut is_end = false;
+    // What is written to is cleared by every call, so it is small whatever comes out.
+    let mut scratch = [0; SCRATCH];
+    let mut out = Vec::with_capacity((4 * payload.len()).max(64).min(most));
+    let (mut ends, mut is_end) = (0, false);
     for mut part in [payload, &TAIL, &END] {
         loop {
-            let (read, written) = (decompress.total_in(), out.len());
-            let status = decompress.decompress_vec(part, &mut out, FlushDecompress::Sync);
-            if out.len() > most {
+            let (read, written) = (decompress.total_in(), decompress.total_out());
+            let status = decompress.decompress(part, &mut scratch, FlushDecompress::Sync);
+            let status = status.map_err(|_| InflateError::Corrupt)?;
+            let read = (decompress.total_in() - read) as usize;
+            let written = (decompress.total_out() - written) as usize;
+            if out.len() + written > most {
                 return Err(InflateError::TooBig);
             }
-            part = &part[(decompress.total_in() - read) as usize..];
-            is_end = matches!(status, Ok(Status::StreamEnd));
-            let has_room = out.len() < out.capacity();
-            match status {
+            out.extend_from_slice(&scratch[..written]);
+            part = &part[read..];
+            is_end = status == Status::StreamEnd;
+            if is_end {
                 // A last block may be followed by others (section 7.2.3.4).
-                Ok(Status::StreamEnd) => decompress.reset(false),
-                Ok(_) if !has_room => out.reserve_exact(out.capacity().min(most + 1 - out.len())),
-                Ok(_) if !part.is_empty() && (decompress.total_in(), out.len()) == (read, written) => {
+                ends += 1;
+                if ends > MOST_ENDS {
                     return Err(InflateError::Corrupt);
                 }
-                Ok(_) => {}
-                Err(_) => return Err(InflateError::Corrupt),
+                decompress.reset(false);
+            } else if !part.is_empty() && read + written == 0 {
+                return Err(InflateError::Corrupt);
             }
-            // Without room for it there may be more to come out.
-            if part.is_empty() && (is_end || has_room) {
+            // When all of it is written to there may be more to come out.
+            if part.is_empty() && (is_end || written < SCRATCH) {
                 break;
             }
         }
@@ -147,6 +155,15 @@ mod tests {
         let fits = deflate(&[0; MOST]).unwrap();
         assert_eq!(inflate(&fits, MOST).map(|text| text.len()), Ok(MOST));
         assert_eq!(inflate(&fits, MOST - 1), Err(InflateError::TooBig));
+    }
+
+    #[test]
+    fn a_message_of_many_last_blocks_is_refused() {
+        // Behind a last block another one begins, of which the end is cut off as always.
+        let ends = |count| [END.repeat(count), vec![0]].concat();
+        assert_eq!(inflate(&ends(65_536), MOST), Err(InflateError::Corrupt));
+        assert_eq!(inflate(&ends(MOST_ENDS), MOST), Err(InflateError::Corrupt));
+        assert_eq!(inflate(&ends(MOST_ENDS - 1), MOST), Ok(Vec::new()));
     }
 
     #[test]

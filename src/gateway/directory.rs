@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -103,6 +103,21 @@ impl GatewayEntry {
     }
 }
 
+/// What becomes of clients that do not keep up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Backlog {
+    /// How far they may fall behind, in bytes for each worker.
+    pub(super) bytes: usize,
+    /// What is done with those that do.
+    pub(super) slow_clients: SlowClients,
+}
+
+impl Backlog {
+    fn of(path: &GatewayPath) -> Self {
+        Self { bytes: path.backlog_bytes, slow_clients: path.slow_clients }
+    }
+}
+
 /// A path, shared by all workers.
 #[derive(Debug)]
 pub(super) struct PathEntry {
@@ -112,8 +127,7 @@ pub(super) struct PathEntry {
     pub(super) members: Members,
     /// Told what goes out.
     pub(super) meter: Arc<PathMeter>,
-    pub(super) backlog_bytes: usize,
-    pub(super) slow_clients: SlowClients,
+    backlog: RwLock<Backlog>,
     /// Who may connect.
     pub(super) door: Door,
     /// Where the path's order is.
@@ -126,6 +140,11 @@ pub(super) struct PathEntry {
 }
 
 impl PathEntry {
+    /// What becomes of clients that do not keep up, as it is now.
+    pub(super) fn backlog(&self) -> Backlog {
+        *self.backlog.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts a client that comes to a worker. Call it before the client hears that it is connected, and before
     /// the journal is read for it.
     pub(super) fn enter(&self, view: &View, worker: usize) {
@@ -267,6 +286,7 @@ impl Directory {
         let key = PathKey { gateway_id: gateway.id.clone(), path: path.path.as_str().into() };
         if let Some(known) = self.paths.get(&key) {
             known.door.change(path.authorizer.as_ref());
+            *known.backlog.write().unwrap_or_else(PoisonError::into_inner) = Backlog::of(path);
             PATHS.enter_as(&key, Arc::clone(&known.meter));
             return Some(Arc::clone(&known));
         }
@@ -280,8 +300,7 @@ impl Directory {
             crowd: Crowd::default(),
             members: Members::default(),
             meter: PATHS.enter(&key),
-            backlog_bytes: path.backlog_bytes,
-            slow_clients: path.slow_clients,
+            backlog: RwLock::new(Backlog::of(path)),
             door: Door::new(Arc::clone(&self.rights), path.authorizer.clone()),
             plain: Default::default(),
             filtered: Counts::default(),
@@ -452,6 +471,22 @@ mod tests {
         assert_eq!(find("/main/other"), ("/{a}".into(), "other".into()));
         assert_eq!(find("/main/a/b"), ("/{all+}".into(), "a/b".into()));
         assert_eq!(directory.find("h", "/main/").unwrap_err(), Refusal::UnknownPath);
+    }
+
+    #[test]
+    fn what_becomes_of_slow_clients_changes_with_the_path() {
+        let gateways = |backlog_bytes, slow_clients| {
+            let path = GatewayPath { backlog_bytes, slow_clients, ..GatewayPath::new("/ws") };
+            [Gateway { paths: vec![path], ..Gateway::new("main") }]
+        };
+        let before = gateways(1 << 20, SlowClients::Replay);
+        let journals = Journals::in_memory(&before);
+        let directory =
+            Directory::new(&before, PublicLimits::for_tests(1), &journals, Outbound::for_tests(&[]));
+        let backlog = || directory.find("h", "/main/ws").unwrap().route.entry.backlog();
+        assert_eq!(backlog(), Backlog { bytes: 1 << 20, slow_clients: SlowClients::Replay });
+        directory.apply(&gateways(1 << 16, SlowClients::Disconnect), &journals);
+        assert_eq!(backlog(), Backlog { bytes: 1 << 16, slow_clients: SlowClients::Disconnect });
     }
 
     #[test]

@@ -13,6 +13,8 @@ use super::view::View;
 pub(super) struct Feed {
     pub(super) view: View,
     pub(super) ring: RefCell<Ring>,
+    /// Bytes that the ring keeps at most for clients that lag, but for its newest segment. Views with a filter share one.
+    pub(super) limit: Rc<Cell<usize>>,
     /// Seconds since the worker started, moved by its tick: cheap to read.
     pub(super) clock: Rc<Cell<u32>>,
     /// Messages that were written to clients and are not in the path's meter yet.
@@ -28,6 +30,11 @@ pub(super) struct Feed {
 }
 
 impl Feed {
+    /// The cursor below which the ring has to cut.
+    pub(super) fn floor(&self) -> u64 {
+        self.ring.borrow().floor(self.limit.get())
+    }
+
     /// Clients were written so many messages.
     pub(super) fn count(&self, messages: u64) {
         self.written.set(self.written.get() + messages);

@@ -55,6 +55,12 @@ impl Filter {
         self.devices.len() + self.topics.len() + self.event_types.len()
     }
 
+    /// Bytes that its values take, about.
+    pub(super) fn bytes(&self) -> usize {
+        let all = self.devices.iter().chain(&self.topics).chain(&self.event_types);
+        all.map(|value| value.len() + size_of_val(value)).sum()
+    }
+
     /// Whether an event is wanted.
     pub(super) fn wants(&self, facts: &Facts) -> bool {
         let is_one_of = |wanted: &[Box<str>], text: &Option<Box<str>>| {

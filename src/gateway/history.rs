@@ -107,7 +107,7 @@ impl PathHistory {
         });
         let segment = segment.await?;
         if let Some(segment) = segment.as_ref().filter(|segment| segment.first == from) {
-            shared.cache().insert(place, segment.clone());
+            shared.cache().keep(place, segment);
         }
         Ok(segment)
     }
@@ -146,16 +146,21 @@ async fn blocking<R: Send + 'static>(
     done.unwrap_or_else(|error| Err(ReadError::Failed(error.to_string())))
 }
 
-/// What a segment takes in the cache, about.
-fn cost(segment: &Segment) -> usize {
-    segment.bytes.len() + 512
+/// What a segment takes in the cache, about. Its key keeps a filter, which may be larger than the segment.
+fn cost((_, view, _): &Key, segment: &Segment) -> usize {
+    let filter = view.filter.as_ref().map_or(0, |filter| filter.bytes());
+    segment.bytes.len() + filter + 512
 }
 
 impl Cache {
-    fn insert(&mut self, key: Key, segment: Segment) {
-        self.bytes += cost(&segment);
-        if let Some(before) = self.segments.insert(key.clone(), segment) {
-            self.bytes -= cost(&before);
+    /// Keeps a segment for the next who asks, unless nothing is in it: rare filters would fill the cache with such.
+    fn keep(&mut self, key: Key, segment: &Segment) {
+        if segment.bytes.is_empty() {
+            return;
+        }
+        self.bytes += cost(&key, segment);
+        if let Some(before) = self.segments.insert(key.clone(), segment.clone()) {
+            self.bytes -= cost(&key, &before);
         } else {
             self.order.push_back(key);
         }
@@ -163,7 +168,7 @@ impl Cache {
             && let Some(oldest) = self.order.pop_front()
         {
             let gone = self.segments.remove(&oldest);
-            self.bytes -= gone.as_ref().map_or(0, cost);
+            self.bytes -= gone.map_or(0, |gone| cost(&oldest, &gone));
         }
     }
 }
@@ -171,8 +176,9 @@ impl Cache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::segment::Format;
+    use crate::gateway::filter::Filter;
     use crate::gateway::segment::tests::batch;
+    use crate::gateway::segment::{Format, Part};
 
     #[test]
     fn the_cache_of_history_has_its_bound_and_keeps_the_newest() {
@@ -181,12 +187,33 @@ mod tests {
         let segment =
             Segment::encode_one(Format::WebSocket, 0, [&vec![batch(0, 1, 65_000).remove(0); 16][..]]);
         for position in [0, 0].into_iter().chain(0..100) {
-            cache.insert((path.clone(), Format::WebSocket.into(), position), segment.clone());
+            let key = (path.clone(), Format::WebSocket.into(), position);
+            cache.keep(key.clone(), &segment);
             assert!(cache.bytes <= CACHE_BYTES);
-            assert_eq!(cache.bytes, cache.segments.len() * cost(&segment));
+            assert_eq!(cache.bytes, cache.segments.len() * cost(&key, &segment));
             assert_eq!(cache.order.len(), cache.segments.len());
         }
         assert!(cache.segments.contains_key(&(path.clone(), Format::WebSocket.into(), 99)));
         assert!(!cache.segments.contains_key(&(path, Format::WebSocket.into(), 0)));
+    }
+
+    #[test]
+    fn a_filter_that_is_kept_counts_and_what_lets_nothing_through_is_not_kept() {
+        let path = PathKey { gateway_id: "main".into(), path: "/ws".into() };
+        let some = Segment::encode_one(Format::WebSocket, 0, [&batch(0, 1, 10)[..]]);
+        let nothing =
+            Segment::encode_one(Format::WebSocket, 0, [Part { count: 1, events: Vec::new().into() }]);
+        let mut cache = Cache::default();
+        for n in 0..2000 {
+            let topics: String = (0..32).map(|m| format!("topic={n}/{m}/{}&", "x".repeat(900))).collect();
+            let filter = Filter::read(&topics).ok().flatten().map(Arc::new);
+            let view = View { format: Format::WebSocket, filter };
+            cache.keep((path.clone(), view.clone(), 1), &nothing);
+            assert!(!cache.segments.contains_key(&(path.clone(), view.clone(), 1)));
+            cache.keep((path.clone(), view.clone(), 0), &some);
+            assert!(cache.segments.contains_key(&(path.clone(), view, 0)));
+            assert!(cache.segments.len() * 32 * 900 <= CACHE_BYTES, "{}", cache.segments.len());
+        }
+        assert!(cache.segments.len() > 500, "{}", cache.segments.len());
     }
 }

@@ -17,9 +17,20 @@ use crate::model::limits::Limits;
 /// Most frames of one message, and one more for each of its bytes; it stops endless empty fragments.
 const MAX_FRAGMENTS: usize = 1024;
 
+/// What the input begins with.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Not a whole frame yet.
+    Incomplete,
+    /// A lawful frame, as the codec is to see it. It is the first of a compressed message, if that is said.
+    Frame(Bytes, Option<Packed>),
+    /// A frame that is refused.
+    Refuse(Close),
+}
+
 /// What stands at the start of the input.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Scan {
+enum Scan {
     /// Not a whole frame yet.
     Incomplete,
     /// A lawful frame of this many bytes, header included.
@@ -41,12 +52,12 @@ pub(super) enum Packed {
 
 impl Packed {
     /// The first byte of the frame for the codec: without the bit, and with nothing to be checked as text.
-    pub(super) fn hide(first: u8) -> u8 {
+    fn hide(first: u8) -> u8 {
         first & FIN | BINARY
     }
 
     /// The message, from its whole payload; at most this long.
-    pub(super) fn unpack(self, payload: &[u8], most: usize) -> Result<Message, Close> {
+    fn unpack(self, payload: &[u8], most: usize) -> Result<Message, Close> {
         let data = inflate(payload, most).map_err(|error| match error {
             InflateError::TooBig => Close::TooBig,
             InflateError::Corrupt => Close::Corrupt,
@@ -96,8 +107,26 @@ impl Scanner {
         self.fragments == 0
     }
 
+    /// Takes the frame that `input` begins with, if it is whole and lawful.
+    pub(super) fn next(&mut self, input: &mut BytesMut) -> Next {
+        let (len, packed) = match self.scan(input) {
+            Scan::Incomplete => return Next::Incomplete,
+            Scan::Refuse(close) => return Next::Refuse(close),
+            Scan::Frame(len) => (len, None),
+            Scan::Packed(len, packed) => {
+                input[0] = Packed::hide(input[0]);
+                (len, Some(packed))
+            }
+        };
+        let frame = input.split_to(len).freeze();
+        if input.is_empty() {
+            *input = BytesMut::new();
+        }
+        Next::Frame(frame, packed)
+    }
+
     /// Judges the frame that `input` starts with.
-    pub(super) fn scan(&mut self, input: &[u8]) -> Scan {
+    fn scan(&mut self, input: &[u8]) -> Scan {
         let [first, second, ..] = *input else { return Scan::Incomplete };
         let (fin, reserved, opcode) = (first & 0x80 != 0, first & 0x70, first & 0x0f);
         let (masked, short_len) = (second & 0x80 != 0, usize::from(second & 0x7f));
@@ -185,7 +214,18 @@ impl Message {
     }
 }
 
-/// Joins fragments; the codec has checked their order already, the scanner their length and their text.
+/// What the codec makes of a frame with a payload for the path.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// A message of text.
+    Text(Bytes),
+    /// Another one, or one that is compressed.
+    Binary(Bytes),
+    /// A part of one.
+    Fragment(Item),
+}
+
+/// Makes messages of frames; the codec has checked the order of fragments already, the scanner their length and their text.
 #[derive(Debug, Default)]
 pub(super) struct Joiner {
     packed: Option<Packed>,
@@ -194,14 +234,23 @@ pub(super) struct Joiner {
 }
 
 impl Joiner {
-    /// Takes a fragment; gives the message when it was the last. `packed` is of the first one; what is unpacked has at
-    /// most `most` bytes.
-    pub(super) fn push(
+    /// Takes a frame; gives the message that ends with it. `packed` is of the first frame; what is unpacked has at most
+    /// `most` bytes.
+    pub(super) fn take(
         &mut self,
-        item: Item,
+        part: Part,
         packed: Option<Packed>,
         most: usize,
     ) -> Result<Option<Message>, Close> {
+        match (part, packed) {
+            (Part::Text(text), _) => Ok(Some(Message::Text(text))),
+            (Part::Binary(data), None) => Ok(Some(Message::Binary(data))),
+            (Part::Binary(data), Some(packed)) => packed.unpack(&data, most).map(Some),
+            (Part::Fragment(item), packed) => self.push(item, packed, most),
+        }
+    }
+
+    fn push(&mut self, item: Item, packed: Option<Packed>, most: usize) -> Result<Option<Message>, Close> {
         let (part, last) = match item {
             Item::FirstText(part) => (self.begin(true, packed, part), false),
             Item::FirstBinary(part) => (self.begin(false, packed, part), false),
@@ -483,48 +532,35 @@ mod tests {
         for piece in pieces {
             input.extend_from_slice(piece);
             loop {
-                let len = match scanner.scan(&input) {
-                    Scan::Frame(len) => len,
-                    Scan::Packed(len, packed) => {
-                        input[0] = Packed::hide(input[0]);
-                        hidden = Some(packed);
-                        len
-                    }
-                    Scan::Incomplete => break,
-                    Scan::Refuse(close) => return (said, Some(close)),
+                let (mut frame, packed) = match scanner.next(&mut input) {
+                    Next::Frame(frame, packed) => (BytesMut::from(frame), packed),
+                    Next::Incomplete => break,
+                    Next::Refuse(close) => return (said, Some(close)),
                 };
-                let mut frame = input.split_to(len);
-                let message = match codec.decode(&mut frame) {
+                hidden = packed.or(hidden);
+                let part = match codec.decode(&mut frame) {
                     Ok(Some(Frame::Text(text))) if std::str::from_utf8(&text).is_err() => {
                         return (said, Some(Close::NotUtf8));
                     }
-                    Ok(Some(Frame::Binary(data))) if hidden.is_some() => {
-                        let packed = hidden.take().unwrap();
-                        match packed.unpack(&data, limits.message_bytes) {
-                            Ok(message) => format!("{message:?}"),
-                            Err(close) => return (said, Some(close)),
-                        }
+                    Ok(Some(Frame::Text(data))) => Part::Text(data),
+                    Ok(Some(Frame::Binary(data))) => Part::Binary(data),
+                    Ok(Some(Frame::Continuation(item))) => Part::Fragment(item),
+                    Ok(Some(control)) => {
+                        said.push(format!("{control:?}"));
+                        continue;
                     }
-                    Ok(Some(Frame::Text(data) | Frame::Binary(data))) => {
-                        assert!(data.len() <= limits.frame_bytes);
-                        format!("{data:?}")
-                    }
-                    Ok(Some(Frame::Continuation(item))) => {
-                        match joiner.push(item, hidden.take(), limits.message_bytes) {
-                            Ok(Some(message)) => {
-                                assert!(message.len() <= limits.message_bytes);
-                                format!("{message:?}")
-                            }
-                            Ok(None) => continue,
-                            Err(close) => return (said, Some(close)),
-                        }
-                    }
-                    Ok(Some(control)) => format!("{control:?}"),
                     Ok(None) => panic!("a whole frame is not one for the codec"),
                     Err(_) => return (said, Some(Close::Protocol)),
                 };
                 assert!(frame.is_empty(), "the codec ends where the scanner does");
-                said.push(message);
+                match joiner.take(part, hidden.take(), limits.message_bytes) {
+                    Ok(Some(message)) => {
+                        assert!(message.len() <= limits.message_bytes);
+                        said.push(format!("{message:?}"));
+                    }
+                    Ok(None) => {}
+                    Err(close) => return (said, Some(close)),
+                }
             }
         }
         (said, None)
@@ -550,6 +586,7 @@ mod tests {
                 frames(&[(0x81, "grüße".as_bytes()), (0x89, b"ping"), (0x82, b"\xff\0"), (0x88, b"\x03\xe8bye")]),
                 frames(&[(0x01, b"\xe2"), (0x8a, b""), (0x00, b"\x82"), (0x80, b"\xac")]),
                 frames(&[(0x02, &[7; 130]), (0x00, &[]), (0x80, &[8; 130]), (0x82, &[9; 200])]),
+                frames(&[(0x42, &[3, 0].repeat(100)), (0x80, &[3, 0].repeat(20)), (0xc2, &[3, 0]), (0xc1, &[3, 0, 3, 0])]),
             ]),
             cut: prop::sample::Index,
         ) {

@@ -3,7 +3,7 @@
 //! A GatewayActor stands for one gateway. BatchActors send it runs of batches; it appends each to the journal, which
 //! gives it its place in the path's order, and when it is committed encodes it once for each format and sends it to the
 //! shard of every worker that has clients on the path. Where clients have filters the shard gets the events, too, and
-//! encodes what each filter lets through. Its mailbox holds [`MAILBOX`] messages, and [`PENDING`] runs of a path
+//! encodes what each filter lets through, in a task of its own that nobody waits for. Its mailbox holds [`MAILBOX`] messages, and [`PENDING`] runs of a path
 //! may wait for the journal; when either is full the BatchActor waits. When a shard is full the gateway waits for it.
 //! A slow client makes nobody wait: see `socket`.
 
@@ -46,6 +46,7 @@ mod upgrade;
 mod utf8;
 mod view;
 mod vitals;
+mod waiting;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;

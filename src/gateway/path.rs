@@ -13,6 +13,7 @@ use super::directory::PathEntry;
 use super::feed::Feed;
 use super::frame;
 use super::listening::Listening;
+use super::paths::Room;
 use super::ring::Ring;
 use super::segment::Segment;
 use super::socket::Session;
@@ -34,8 +35,8 @@ const LONGEST_PACE: Duration = Duration::from_millis(250);
 const PACE_RATE: f64 = 32.0 * 1024.0 * 1024.0;
 const PACE_WINDOW: Duration = Duration::from_millis(20);
 const PACE_PAUSE: Duration = Duration::from_secs(1);
-/// Bytes that a ring keeps behind its head while clients read from the journal: when one of them is through, what
-/// came meanwhile must still be there.
+/// Bytes that a ring keeps behind its head while clients read from the journal, as far as it may: when one of them is
+/// through, what came meanwhile must still be there.
 const TAIL_BYTES: u64 = 1024 * 1024;
 
 /// How far the sessions of a path are behind.
@@ -51,6 +52,8 @@ struct Lag {
 /// The sessions of a path with the same view, and the feed that they read.
 pub(super) struct Path {
     pub(super) entry: Arc<PathEntry>,
+    /// By which number the worker finds the view.
+    pub(super) number: u16,
     pub(super) feed: Rc<Feed>,
     worker: usize,
     sessions: RefCell<Slab<Rc<Session>>>,
@@ -65,6 +68,7 @@ impl Path {
     pub(super) fn new(
         entry: &Arc<PathEntry>,
         view: View,
+        room: Room,
         clock: &Rc<Cell<u32>>,
         turns: &Arc<Semaphore>,
         worker: usize,
@@ -72,9 +76,11 @@ impl Path {
         Self {
             worker,
             entry: Arc::clone(entry),
+            number: room.number,
             feed: Rc::new(Feed {
                 view,
-                ring: RefCell::new(Ring::new(entry.backlog_bytes)),
+                ring: RefCell::default(),
+                limit: room.limit,
                 clock: Rc::clone(clock),
                 last_append: Cell::new(clock.get()),
                 written: Cell::new(0),
@@ -132,7 +138,7 @@ impl Path {
     fn forget_if_empty(&self) {
         if self.len() == 0 {
             self.report();
-            *self.feed.ring.borrow_mut() = Ring::new(self.entry.backlog_bytes);
+            *self.feed.ring.borrow_mut() = Ring::default();
         }
     }
 
@@ -153,11 +159,16 @@ impl Path {
         self.sessions.borrow().iter().map(|(_, session)| Rc::clone(session)).collect()
     }
 
-    /// The worker's clock moved: every session looks at itself, and what all have read is dropped.
+    /// The worker's clock moved: every session looks at itself, and what all have read is dropped, or what may be kept
+    /// no more: there may be less room than there was.
     pub(super) fn tick(&self, now: u32) {
-        self.each(|session| session.tick(now));
+        let floor = self.feed.floor();
+        self.each(|session| {
+            session.tick(now);
+            session.keep_up(floor);
+        });
         let lowest = self.lowest_cursor();
-        self.trim(lowest);
+        self.trim(lowest.max(floor));
         self.report();
     }
 
@@ -200,7 +211,10 @@ impl Path {
             if trace::is_on() && self.feed.view.filter.is_none() {
                 trace::written(&self.entry.key, places, self.worker, self.len());
             }
-            self.pace().await;
+            // Those with filters are many: together they would be waited for without end.
+            if self.feed.view.filter.is_none() {
+                self.pace().await;
+            }
             if segments.peek().is_some() {
                 tokio::task::yield_now().await;
             }
@@ -228,9 +242,10 @@ impl Path {
 
     /// Drops what is below `cursor`, but for a tail while clients read from the journal.
     fn trim(&self, cursor: u64) {
+        let floor = self.feed.floor();
         let mut ring = self.feed.ring.borrow_mut();
-        let tail =
-            if self.feed.replaying.get() > 0 { ring.head().saturating_sub(TAIL_BYTES) } else { u64::MAX };
+        let tail = ring.head().saturating_sub(TAIL_BYTES).max(floor);
+        let tail = if self.feed.replaying.get() > 0 { tail } else { u64::MAX };
         ring.trim(cursor.min(tail));
     }
 
@@ -256,7 +271,7 @@ impl Path {
     /// it is not the clients that are slow, but the machine that has more to do than it can. For slow
     /// clients nobody waits: they take less than [`PACE_RATE`], and that is looked at once a second.
     async fn pace(&self) {
-        let quarter = self.entry.backlog_bytes / 4;
+        let quarter = self.entry.backlog().bytes / 4;
         let start = Instant::now();
         if self.feed.ring.borrow().len() <= quarter || start < self.no_pace_before.get() {
             return;
@@ -294,7 +309,7 @@ impl Path {
     }
 
     async fn offer(&self) {
-        let floor = self.feed.ring.borrow().floor();
+        let floor = self.feed.floor();
         self.feed.joined.set(u64::MAX);
         // Cursors only grow, so what is seen here is never above what a session still reads, but for those that
         // come to the ring meanwhile.

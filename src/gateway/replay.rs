@@ -1,8 +1,10 @@
-//! A session that is not at the ring: what it still has to send from before, and what it wants next. Pure.
+//! A session that is not at the ring: how it leaves it, what it still has to send from before, what it wants next, and
+//! how it comes back. Pure.
 
 use bytes::{Buf, Bytes};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::ring::{Located, Ring};
 use super::segment::Segment;
 use crate::journal::Position;
 
@@ -29,17 +31,71 @@ pub(super) struct Replay {
     /// Whether the journal had nothing more at `next`: the ring goes on from there.
     pub(super) at_end: bool,
     /// Somebody has been asked for what follows `next`.
-    pub(super) asked: bool,
+    asked: bool,
     /// It began here because its client asked for what it had missed, not because it was slow.
     resuming: bool,
     /// See [`Begin`]; until the first messages have come.
     skips: bool,
 }
 
+/// Whether a session may go on in the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Join {
+    /// There, and it reads no more from the journal.
+    At(u64),
+    /// When the ring has come so far, or the journal has no more.
+    Later,
+    /// When it has read again what the journal has, though that had no more before.
+    NotYet,
+    /// It has missed so many events, as its path's policy wants, and may try again.
+    Skipped(u64),
+}
+
 impl Replay {
     /// With the rest of a message, and the position of the event after it.
-    pub(super) fn new(rest: Bytes, next: Position) -> Self {
+    fn new(rest: Bytes, next: Position) -> Self {
         Self { rest, next, ..Self::default() }
+    }
+
+    /// For a session that leaves the ring at `cursor`. `None`: it has missed nothing.
+    pub(super) fn leave(ring: &Ring, cursor: u64) -> Option<Self> {
+        ring.leave(cursor).map(|leave| Self::new(leave.rest, leave.next))
+    }
+
+    /// Goes on in the ring if that has what comes next, when everything from before is sent. With `drops_oldest` it gives
+    /// up what the ring has no more, unless its client asked for it.
+    pub(super) fn join(&mut self, ring: &Ring, drops_oldest: bool) -> Join {
+        match ring.locate(self.next) {
+            Located::At(cursor) => Join::At(cursor),
+            Located::Ahead => Join::Later,
+            Located::Behind => {
+                let oldest = ring.oldest().filter(|oldest| *oldest > self.next);
+                if let Some(oldest) = oldest.filter(|_| drops_oldest && !self.resuming) {
+                    let missed = oldest - self.next;
+                    self.next = oldest;
+                    return Join::Skipped(missed);
+                }
+                // Once more from the journal.
+                if std::mem::take(&mut self.at_end) { Join::NotYet } else { Join::Later }
+            }
+        }
+    }
+
+    /// The position from which it wants to be given messages, and whether it may be a later one. It is asked once.
+    pub(super) fn wants(&mut self) -> Option<(Position, bool)> {
+        if self.at_end || self.asked || !self.bytes().is_empty() {
+            return None;
+        }
+        self.asked = true;
+        Some((self.next, self.skips))
+    }
+
+    /// What it asked for from `from` on is answered. False: it did not ask for that; it may have been to the ring and back
+    /// meanwhile.
+    pub(super) fn is_answered(&mut self, from: Position) -> bool {
+        let is_answer = self.asked && self.next == from;
+        self.asked &= !is_answer;
+        is_answer
     }
 
     /// For a client that asked for it.
@@ -52,19 +108,9 @@ impl Replay {
         self.resuming = true;
     }
 
-    /// Whether it may begin later, if what stands next is kept no more.
-    pub(super) fn skips(&self) -> bool {
-        self.skips
-    }
-
     /// The position of the next event that is not in what is being sent.
     pub(super) fn next(&self) -> Position {
         self.next
-    }
-
-    /// Whether its client asked for this, whatever the policy for slow ones.
-    pub(super) fn is_resuming(&self) -> bool {
-        self.resuming
     }
 
     /// Goes on at another position.

@@ -12,7 +12,7 @@ use super::segment::Segment;
 use crate::journal::Position;
 
 /// Segments of encoded frames between [`Ring::base`] and [`Ring::head`].
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Ring {
     segments: VecDeque<Placed>,
     head: u64,
@@ -23,8 +23,6 @@ pub(super) struct Ring {
     /// From here on every message of the path is in a segment. For clients with a filter there may be stretches without
     /// any, which take no room.
     since: Position,
-    /// Most bytes that are kept for cursors that lag.
-    limit: usize,
 }
 
 #[derive(Debug)]
@@ -60,11 +58,6 @@ pub(super) struct Leave {
 }
 
 impl Ring {
-    /// An empty ring that keeps at most `limit` bytes once [`Self::trim`] is called.
-    pub(super) fn new(limit: usize) -> Self {
-        Self { segments: VecDeque::new(), head: 0, end: None, expected: None, since: 0, limit }
-    }
-
     /// Position after the last byte: where a new session starts.
     pub(super) fn head(&self) -> u64 {
         self.head
@@ -113,12 +106,12 @@ impl Ring {
         self.segments.push_back(Placed { start, segment });
     }
 
-    /// The cursor below which [`Self::trim`] would cut now. One below it is too slow.
-    pub(super) fn floor(&self) -> u64 {
+    /// The cursor below which [`Self::trim`] has to cut, so that at most `limit` bytes are kept. One below it is too slow.
+    pub(super) fn floor(&self, limit: usize) -> u64 {
         let mut kept = self.len();
         for placed in &self.segments {
             // The newest segment stays, however large it is.
-            if kept <= self.limit || placed.end() == self.head {
+            if kept <= limit || placed.end() == self.head {
                 return placed.start;
             }
             kept -= placed.segment.bytes.len();
@@ -260,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_cursor_reads_what_follows_it() {
-        let mut ring = Ring::new(1000);
+        let mut ring = Ring::default();
         let (one, two) = (segment(0, &[1, 2]), segment(3, &[1]));
         let (a, b) = (one.bytes.clone(), two.bytes.clone());
         ring.append(one);
@@ -274,7 +267,7 @@ mod tests {
 
     #[test]
     fn messages_count_when_their_last_byte_is_passed() {
-        let mut ring = Ring::new(1000);
+        let mut ring = Ring::default();
         ring.append(segment(0, &[1, 2]));
         ring.append(segment(3, &[1]));
         let first = segment(0, &[1]).bytes.len() as u64;
@@ -296,7 +289,7 @@ mod tests {
 
     #[test]
     fn positions_are_found_where_messages_begin() {
-        let mut ring = Ring::new(1000);
+        let mut ring = Ring::default();
         assert_eq!(ring.locate(0), Located::Ahead, "an empty ring does not know where its path stands");
         ring.append(segment(10, &[1, 2]));
         ring.append(segment(13, &[1]));
@@ -322,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_session_leaves_with_the_rest_of_its_message() {
-        let mut ring = Ring::new(1000);
+        let mut ring = Ring::default();
         assert_eq!(ring.leave(0), None);
         ring.append(segment(10, &[1, 2]));
         let (whole, first) = (segment(10, &[1, 2]).bytes, segment(10, &[1]).bytes);
@@ -340,7 +333,7 @@ mod tests {
             let part = Part { count, events: Vec::new().into() };
             Segment::encode(Format::EventStream, first, [part]).remove(0)
         };
-        let mut ring = Ring::new(1000);
+        let mut ring = Ring::default();
         ring.append(nothing(10, 5));
         assert_eq!((ring.head(), ring.next(), ring.oldest()), (0, Some(15), Some(10)));
         assert_eq!((ring.locate(9), ring.locate(12)), (Located::Behind, Located::At(0)));
@@ -376,20 +369,20 @@ mod tests {
     #[test]
     fn the_floor_keeps_the_limit_and_the_newest_segment() {
         let len = segment(0, &[1]).bytes.len();
-        let mut ring = Ring::new(2 * len);
+        let mut ring = Ring::default();
         for n in 0..2 {
             ring.append(segment(n, &[1]));
-            assert_eq!(ring.floor(), 0);
+            assert_eq!(ring.floor(2 * len), 0);
         }
         ring.append(segment(2, &[1]));
-        assert_eq!(ring.floor(), len as u64);
+        assert_eq!(ring.floor(2 * len), len as u64);
         let giant = segment(3, &[1; 6]);
         ring.append(giant.clone());
-        assert_eq!(ring.floor(), 3 * len as u64);
-        ring.trim(ring.floor());
+        assert_eq!(ring.floor(2 * len), 3 * len as u64);
+        ring.trim(ring.floor(2 * len));
         assert_eq!(ring.len(), giant.bytes.len());
         ring.trim(ring.head());
-        assert_eq!((ring.len(), ring.floor()), (0, ring.head()));
+        assert_eq!((ring.len(), ring.floor(2 * len)), (0, ring.head()));
     }
 
     proptest! {
@@ -398,7 +391,7 @@ mod tests {
             segments in prop::collection::vec(prop::collection::vec(1usize..4, 1..4), 1..20),
             steps in prop::collection::vec(1usize..70, 1..200),
         ) {
-            let mut ring = Ring::new(10);
+            let mut ring = Ring::default();
             let mut cursor = 0;
             let (mut got, mut all) = (Vec::new(), Vec::new());
             let mut next = 0;

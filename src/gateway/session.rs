@@ -20,7 +20,7 @@ use super::authorize::refresh;
 use super::close::Close;
 use super::history::{Piece, READ_MORE};
 use super::hooks::Answer;
-use super::inbound::{Joiner, Message, Packed, Scan, Scanner};
+use super::inbound::{Joiner, Message, Next, Part, Scanner};
 use super::segment::Format;
 use super::socket::{Session, Turn};
 use crate::journal::Position;
@@ -57,21 +57,9 @@ impl StreamHandler<Result<ws::Message, ProtocolError>> for SessionActor {
 impl SessionActor {
     fn take(&mut self, item: Result<ws::Message, ProtocolError>, ctx: &mut ws::WebsocketContext<Self>) {
         match item {
-            Ok(ws::Message::Text(text)) => self.received(Message::Text(text.into_bytes())),
-            Ok(ws::Message::Binary(data)) => match self.session.packed.take() {
-                None => self.received(Message::Binary(data)),
-                Some(packed) => match packed.unpack(&data, self.longest()) {
-                    Ok(message) => self.received(message),
-                    Err(close) => self.session.close(close),
-                },
-            },
-            Ok(ws::Message::Continuation(item)) => {
-                match self.joiner.push(item, self.session.packed.take(), self.longest()) {
-                    Ok(Some(message)) => self.received(message),
-                    Ok(None) => self.session.touch(),
-                    Err(close) => self.session.close(close),
-                }
-            }
+            Ok(ws::Message::Text(text)) => self.heard(Part::Text(text.into_bytes())),
+            Ok(ws::Message::Binary(data)) => self.heard(Part::Binary(data)),
+            Ok(ws::Message::Continuation(item)) => self.heard(Part::Fragment(item)),
             Ok(ws::Message::Ping(payload)) => {
                 self.session.touch();
                 ctx.pong(&payload);
@@ -86,9 +74,14 @@ impl SessionActor {
         }
     }
 
-    /// Most bytes of a message.
-    fn longest(&self) -> usize {
-        self.session.settings.limits.message_bytes
+    /// A message, or a part of one.
+    fn heard(&mut self, part: Part) {
+        let most = self.session.settings.limits.message_bytes;
+        match self.joiner.take(part, self.session.packed.take(), most) {
+            Ok(Some(message)) => self.received(message),
+            Ok(None) => self.session.touch(),
+            Err(close) => self.session.close(close),
+        }
     }
 
     /// What clients send keeps the connection in use. New tokens are for the gateway alone; the rest goes to the path's
@@ -298,23 +291,19 @@ impl Stream for Input {
                 return self.discard(cx);
             }
             let this = &mut *self;
-            match this.scanner.scan(&this.bytes) {
-                Scan::Frame(len) => {
-                    if let Err(close) = this.session.admits(len) {
+            match this.scanner.next(&mut this.bytes) {
+                Next::Frame(frame, packed) => {
+                    if let Err(close) = this.session.admits(frame.len()) {
                         return this.refuse(close);
                     }
-                    return Poll::Ready(Some(Ok(this.frame(len))));
-                }
-                Scan::Packed(len, packed) => {
-                    if let Err(close) = this.session.admits(len) {
-                        return this.refuse(close);
+                    if packed.is_some() {
+                        this.session.packed.set(packed);
                     }
-                    this.bytes[0] = Packed::hide(this.bytes[0]);
-                    this.session.packed.set(Some(packed));
-                    return Poll::Ready(Some(Ok(this.frame(len))));
+                    this.gave = true;
+                    return Poll::Ready(Some(Ok(frame)));
                 }
-                Scan::Refuse(close) => return this.refuse(close),
-                Scan::Incomplete => {}
+                Next::Refuse(close) => return this.refuse(close),
+                Next::Incomplete => {}
             }
             match this.session.poll_input(cx, Some(&mut this.bytes)) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(None),
@@ -331,16 +320,6 @@ impl Stream for Input {
 }
 
 impl Input {
-    /// The frame of this length that is there, for the codec.
-    fn frame(&mut self, len: usize) -> Bytes {
-        let frame = self.bytes.split_to(len).freeze();
-        if self.bytes.is_empty() {
-            self.bytes = BytesMut::new();
-        }
-        self.gave = true;
-        frame
-    }
-
     fn refuse(&mut self, close: Close) -> Poll<Option<Result<Bytes, PayloadError>>> {
         self.bytes = BytesMut::new();
         self.session.set_fault(close);

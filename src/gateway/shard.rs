@@ -1,10 +1,11 @@
 //! The shard: everything of the gateways that lives on one worker thread.
 //!
 //! [`Shard`] holds the ring and the sessions of every path; the upgrade service adds sessions, their
-//! tasks remove them. [`ShardActor`] is its mailbox: GatewayActors send it encoded frames, and events that it
-//! encodes itself for clients with filters; the server tells it to close. It holds [`MAILBOX`] messages; when it
+//! tasks remove them. [`ShardActor`] is its mailbox: GatewayActors send it encoded frames, and events that are
+//! encoded here for clients with filters; the server tells it to close. It holds [`MAILBOX`] messages; when it
 //! is full the GatewayActor waits. All frames that wait in the mailbox are joined and written together; while it
-//! writes it takes nothing new.
+//! writes it takes nothing new. Events for filters wait elsewhere ([`Waiting`]) and are written by a task of their
+//! own, so that clients without a filter, and publishers, do not wait for those who have one.
 
 use std::cell::{Cell, RefCell};
 use std::panic::AssertUnwindSafe;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use bytes::BytesMut;
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
@@ -31,6 +33,7 @@ use super::session;
 use super::socket::{Arrival, Session};
 use super::stream::Body;
 use super::view::{Unencoded, View};
+use super::waiting::Waiting;
 use crate::model::gateway::PathKey;
 use crate::telemetry::{self, METRICS};
 use crate::tls::Io;
@@ -45,7 +48,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Closings of a drain come in steps of this length.
 const DRAIN_STEP: Duration = Duration::from_millis(20);
 /// Filters that are held against what is pending before other tasks of the worker have their turn.
-const FILTERS: usize = 16;
+const FILTERS: usize = 8;
 
 /// The paths and sessions of one worker.
 pub(super) struct Shard {
@@ -54,6 +57,10 @@ pub(super) struct Shard {
     started: Instant,
     clock: Rc<Cell<u32>>,
     turns: Arc<Semaphore>,
+    /// Events for clients with filters.
+    waiting: RefCell<Waiting>,
+    /// The task that writes them, while there are any.
+    filtering: RefCell<Option<JoinHandle<()>>>,
     stopping: Cell<bool>,
     clients: Arc<Clients>,
 }
@@ -67,6 +74,8 @@ impl Shard {
             started: Instant::now(),
             clock: Rc::default(),
             turns: Arc::new(Semaphore::new(TURNS)),
+            waiting: RefCell::default(),
+            filtering: RefCell::default(),
             stopping: Cell::new(false),
             clients,
         })
@@ -85,8 +94,9 @@ impl Shard {
         view: &View,
         place: Place,
     ) -> Result<Entered, Refusal> {
-        let new = || Path::new(entry, view.clone(), &self.clock, &self.turns, self.worker);
-        let path = self.paths.borrow_mut().open(&entry.key, view, new).ok_or(Refusal::Filters)?;
+        let new = |room| Path::new(entry, view.clone(), room, &self.clock, &self.turns, self.worker);
+        let mut paths = self.paths.borrow_mut();
+        let path = paths.open(&entry.key, entry.backlog().bytes, view, new).ok_or(Refusal::Filters)?;
         entry.enter(view, self.worker);
         Ok(Entered { path, worker: self.worker, place: Some(place) })
     }
@@ -101,7 +111,8 @@ impl Shard {
         let Some(place) = entered.keep() else { return };
         let session = Rc::new(Session::new(io, Rc::clone(&path.feed), place, arrival));
         let key = path.insert(Rc::clone(&session));
-        let known = Client { path: Arc::clone(&path.entry), worker: self.worker as u16, key: key as u32 };
+        let (worker, view) = (self.worker as u16, path.number);
+        let known = Client { path: Arc::clone(&path.entry), worker, view, key: key as u32 };
         self.clients.enter(session.guest.id, known);
         let shard = Rc::clone(self);
         let leave = move |session: &Session| shard.leave(&path, key, session);
@@ -136,9 +147,31 @@ impl Shard {
         self.paths.borrow().views(key)
     }
 
-    /// The session with this id, whose key is this in the view that it has.
-    pub(super) fn session(&self, path: &PathKey, key: usize, id: Uuid) -> Option<Rc<Session>> {
-        self.paths.borrow().session(path, key, id)
+    /// The session with this id, by the number of its view and its key there.
+    pub(super) fn session(&self, path: &PathKey, view: u16, key: u32, id: Uuid) -> Option<Rc<Session>> {
+        self.paths.borrow().session(path, view, key, id)
+    }
+
+    /// Has events written to clients with filters, soon. When too many wait, clients find the older ones in the journal.
+    fn filter(self: &Rc<Self>, key: &PathKey, events: Arc<Unencoded>) {
+        // Without it no client of this path has a filter here any more.
+        if !self.paths.borrow().has_filters(key) {
+            return;
+        }
+        if !self.waiting.borrow_mut().push(key, events) {
+            tracing::debug!(path = %key, "filters take too long; their clients read on from the journal");
+            METRICS.filters_behind.inc();
+        }
+        let mut filtering = self.filtering.borrow_mut();
+        // Also after a panic there is a task again.
+        if filtering.as_ref().is_none_or(JoinHandle::is_finished) {
+            *filtering = Some(actix_rt::spawn(write_filtered(Rc::clone(self))));
+        }
+    }
+
+    /// Whether events wait for filters, or are being written.
+    fn is_filtering(&self) -> bool {
+        self.filtering.borrow().as_ref().is_some_and(|task| !task.is_finished())
     }
 
     fn all_paths(&self) -> Vec<Rc<Path>> {
@@ -185,10 +218,10 @@ pub(super) struct ShardActor {
     shard: Rc<Shard>,
     /// Frames that came since the last write, by path, in order.
     pending: Vec<(Rc<Path>, Vec<Segment>)>,
-    /// Events for clients with filters that came since then, by path, in order.
-    unencoded: Vec<(PathKey, Vec<Arc<Unencoded>>)>,
-    /// Messages that both are made of: at most twice the mailbox.
+    /// Messages that came since then: at most twice the mailbox.
     delivers: usize,
+    /// Some of them were for clients with filters.
+    has_events: bool,
 }
 
 /// Writes messages to every client of a path on this worker.
@@ -224,7 +257,7 @@ pub(super) struct CloseAll {
 impl ShardActor {
     /// The actor for `shard`; start it on the shard's own thread.
     pub(super) fn new(shard: Rc<Shard>) -> Self {
-        Self { shard, pending: Vec::new(), unencoded: Vec::new(), delivers: 0 }
+        Self { shard, pending: Vec::new(), delivers: 0, has_events: false }
     }
 
     /// What it is the mailbox of.
@@ -235,27 +268,36 @@ impl ShardActor {
     /// Writes what is pending. The mailbox waits meanwhile, so that it fills, and says so to the gateways.
     fn write_pending(&mut self, ctx: &mut Context<Self>) {
         let pending = std::mem::take(&mut self.pending);
-        let unencoded = std::mem::take(&mut self.unencoded);
+        let has_events = std::mem::take(&mut self.has_events);
         if std::mem::take(&mut self.delivers) == 0 {
             return;
         }
-        let shard = Rc::clone(&self.shard);
         let write = async move {
             for (path, segments) in pending {
                 write(&path, path.write(segments)).await;
             }
-            for (key, events) in unencoded {
-                let views = shard.paths.borrow().filtered(&key);
-                for (n, path) in views.iter().filter(|path| path.len() > 0).enumerate() {
-                    let encoded = || events.iter().flat_map(|events| events.encode(&path.feed.view));
-                    write(path, async { path.write(encoded().collect()).await }).await;
-                    if n % FILTERS == FILTERS - 1 {
-                        tokio::task::yield_now().await;
-                    }
-                }
+            if has_events {
+                // Those who have filters have a turn before more is taken.
+                tokio::task::yield_now().await;
             }
         };
         ctx.wait(write.into_actor(self));
+    }
+}
+
+/// Writes events to clients with filters until none wait.
+async fn write_filtered(shard: Rc<Shard>) {
+    loop {
+        let Some((key, events)) = shard.waiting.borrow_mut().next() else { return };
+        let views = shard.paths.borrow().filtered(&key);
+        for (n, path) in views.iter().filter(|path| path.len() > 0).enumerate() {
+            let encoded = || events.iter().flat_map(|events| events.encode(&path.feed.view));
+            write(path, async { path.write(encoded().collect()).await }).await;
+            if n % FILTERS == FILTERS - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -298,10 +340,10 @@ impl Handler<Deliver> for ShardActor {
                     }
                 }
             }
-            Content::Events(events) => match self.unencoded.iter_mut().find(|(known, _)| *known == key) {
-                Some((_, pending)) => pending.push(events),
-                None => self.unencoded.push((key, vec![events])),
-            },
+            Content::Events(events) => {
+                self.has_events = true;
+                self.shard.filter(&key, events);
+            }
         }
         if self.delivers >= 2 * MAILBOX {
             // Gateways refill the mailbox as fast as it is emptied: what is here goes first.
@@ -331,6 +373,10 @@ async fn run_clock(shard: Weak<Shard>) {
 }
 
 async fn close_all(shard: &Shard, close: CloseAll) {
+    let deadline = Instant::now() + close.patience;
+    while shard.is_filtering() && Instant::now() < deadline {
+        tokio::time::sleep(DRAIN_STEP).await;
+    }
     shard.all_paths().iter().for_each(|path| path.end_streams());
     let sessions: Vec<Rc<Session>> = shard.all_paths().iter().flat_map(|path| path.sessions()).collect();
     let steps = (close.spread.as_millis() / DRAIN_STEP.as_millis()).max(1) as usize;

@@ -210,7 +210,12 @@ impl Session {
                 Flow::Broken => return self.end("connection_lost", false),
             }
         }
-        if self.cursor().is_some_and(|cursor| cursor < floor) {
+        self.keep_up(floor);
+    }
+
+    /// Falls behind if its cursor is below `floor`.
+    pub(super) fn keep_up(&self, floor: u64) {
+        if self.cursor().is_some_and(|cursor| cursor < floor) && !self.is_ended() {
             self.fall_behind();
         }
     }

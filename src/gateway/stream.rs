@@ -155,7 +155,7 @@ impl Body {
                     return bytes.map_or(Poll::Pending, |bytes| Poll::Ready(Some(bytes)));
                 }
                 Located::Ahead if self.at_end => return Poll::Pending,
-                Located::Behind if !self.resuming => match self.entry.slow_clients {
+                Located::Behind if !self.resuming => match self.entry.backlog().slow_clients {
                     SlowClients::Replay => {
                         if !self.listening.replaying.get() {
                             telemetry::count(&METRICS.slow_clients, "replay");

@@ -1,7 +1,8 @@
 //! Many connections at once: listed, sent to and closed, in the order of their ids and in pieces.
 //!
 //! Ids are found in the directory, outside the workers. A worker is asked about those of a piece, at most [`PIECE`], and
-//! does what else it has to do before it is asked again. At most [`AT_ONCE`] calls do so; the others wait.
+//! does what else it has to do before it is asked again. At most [`AT_ONCE`] calls do so; the others wait. What is sent or
+//! closed cannot be taken back, so a call whose time is over says how far it has come.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,6 +13,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::Workers;
@@ -20,7 +22,7 @@ use super::close::Close;
 use super::connections::{self, Told, What};
 use super::directory::{Directory, PathEntry};
 use super::shard::ShardActor;
-use crate::model::connection::{Connection, Page, Reach, Selection, after};
+use crate::model::connection::{Connection, Ended, Page, Reach, Selection, after};
 use crate::telemetry;
 
 /// Connections that a worker is asked about in one message.
@@ -51,6 +53,7 @@ pub(super) struct Sweep {
 #[derive(Debug)]
 struct Place {
     path: Arc<PathEntry>,
+    view: u16,
     key: u32,
     id: Uuid,
 }
@@ -63,6 +66,17 @@ pub(super) struct Swept {
     done: u64,
     /// Sessions that had no room.
     no_room: u64,
+    /// Not all were asked in time.
+    is_cut_short: bool,
+}
+
+impl Swept {
+    fn add(&mut self, more: Self) {
+        self.seen.extend(more.seen);
+        self.done += more.done;
+        self.no_room += more.no_room;
+        self.is_cut_short |= more.is_cut_short;
+    }
 }
 
 /// What is left to be swept.
@@ -112,8 +126,8 @@ impl Sweeps {
             let ids = rest.next(most);
             let Some(last) = ids.last().copied() else { return Some(page) };
             looked_at += ids.len();
-            let swept = self.ask(&rest.selection, ids, &What::Look).await;
-            page.connections.extend(swept.into_iter().flat_map(|swept| swept.seen));
+            let swept = self.ask(&rest.selection, ids, &What::Look, None).await;
+            page.connections.extend(swept.seen);
             page.connections.sort_unstable_by_key(|connection| connection.id);
             if page.connections.len() > size {
                 page.connections.truncate(size);
@@ -127,31 +141,36 @@ impl Sweeps {
         }
     }
 
-    /// Sends one message to all selected connections.
-    pub(super) async fn send(&self, selection: Selection, message: Bytes) -> Option<Reach> {
-        let swept = self.all(selection, What::Send(message)).await?;
-        Some(Reach { queued: swept.done, no_room: swept.no_room })
+    /// Sends one message to all selected connections, until the deadline.
+    pub(super) async fn send(
+        &self,
+        selection: Selection,
+        message: Bytes,
+        deadline: Instant,
+    ) -> Option<Reach> {
+        let Swept { done, no_room, is_cut_short, .. } =
+            self.all(selection, What::Send(message), deadline).await?;
+        Some(Reach { queued: done, no_room, is_cut_short })
     }
 
-    /// Closes all selected connections.
-    pub(super) async fn close(&self, selection: Selection, close: Close) -> Option<u64> {
-        Some(self.all(selection, What::Close(close)).await?.done)
+    /// Closes all selected connections, until the deadline.
+    pub(super) async fn close(&self, selection: Selection, close: Close, deadline: Instant) -> Option<Ended> {
+        let Swept { done, is_cut_short, .. } = self.all(selection, What::Close(close), deadline).await?;
+        Some(Ended { closed: done, is_cut_short })
     }
 
-    async fn all(&self, selection: Selection, what: What) -> Option<Swept> {
+    async fn all(&self, selection: Selection, what: What, deadline: Instant) -> Option<Swept> {
         let mut rest = self.begin(selection)?;
-        let _turn = self.turns.acquire().await;
-        let mut all = Swept::default();
-        loop {
+        let turn = timeout_at(deadline, self.turns.acquire()).await;
+        let mut all = Swept { is_cut_short: turn.is_err(), ..Swept::default() };
+        while !all.is_cut_short {
             let ids = rest.next(PIECE);
             if ids.is_empty() {
-                return Some(all);
+                break;
             }
-            for swept in self.ask(&rest.selection, ids, &what).await {
-                all.done += swept.done;
-                all.no_room += swept.no_room;
-            }
+            all.add(self.ask(&rest.selection, ids, &what, Some(deadline)).await);
         }
+        Some(all)
     }
 
     /// Everything that is selected now; who comes later is not meant.
@@ -161,21 +180,39 @@ impl Sweeps {
         Some(Rest { selection: Arc::new(selection), paths, ids })
     }
 
-    /// Asks the workers of these connections, all at the same time.
-    async fn ask(&self, selection: &Arc<Selection>, ids: Vec<Uuid>, what: &What) -> Vec<Swept> {
+    /// Asks the workers of these connections, all at the same time. A worker that has not begun at the deadline does
+    /// nothing any more.
+    async fn ask(
+        &self,
+        selection: &Arc<Selection>,
+        ids: Vec<Uuid>,
+        what: &What,
+        deadline: Option<Instant>,
+    ) -> Swept {
         let clients = self.directory.clients();
         let mut by_worker: BTreeMap<u16, Vec<Place>> = BTreeMap::new();
         for id in ids {
             let Some(client) = clients.get(&id) else { continue };
-            let place = Place { path: Arc::clone(&client.path), key: client.key, id };
+            let place = Place { path: Arc::clone(&client.path), view: client.view, key: client.key, id };
             by_worker.entry(client.worker).or_default().push(place);
         }
+        let late = || Swept { is_cut_short: true, ..Swept::default() };
         let asked = by_worker.into_iter().filter_map(|(worker, places)| {
             let sweep = Sweep { places, selection: Arc::clone(selection), what: what.clone() };
             let shard = self.workers.shard(worker.into())?;
-            Some(async move { shard.send(sweep).await.ok() })
+            Some(async move {
+                // A worker that has ended has no connections.
+                let Some(deadline) = deadline else { return shard.send(sweep).await.unwrap_or_default() };
+                if Instant::now() >= deadline {
+                    return late();
+                }
+                let answer = timeout_at(deadline, shard.send(sweep)).await;
+                answer.map_or_else(|_| late(), Result::unwrap_or_default)
+            })
         });
-        join_all(asked).await.into_iter().flatten().collect()
+        let mut all = Swept::default();
+        join_all(asked).await.into_iter().for_each(|swept| all.add(swept));
+        all
     }
 }
 
@@ -191,7 +228,7 @@ impl ShardActor {
     fn sweep(&self, sweep: &Sweep) -> Swept {
         let mut swept = Swept::default();
         for place in &sweep.places {
-            let session = self.shard().session(&place.path.key, place.key as usize, place.id);
+            let session = self.shard().session(&place.path.key, place.view, place.key, place.id);
             let Some(session) = session.filter(|session| session.is_open()) else { continue };
             let idle = Duration::from_secs(session.idle_seconds().into());
             if !sweep.selection.takes(session.source_ip(), session.guest.subject(), idle) {

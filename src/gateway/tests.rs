@@ -1,5 +1,6 @@
 //! The gateway over real sockets: actor, workers and sessions together.
 
+mod filters;
 mod sweeps;
 mod views;
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::filter::{Facts, Filter};
 use super::segment::{Format, Part, Segment};
-use crate::journal::{Appended, Stored};
+use crate::journal::{Appended, Position, Stored};
 use crate::model::event::Event;
 
 /// How clients see a path.
@@ -50,6 +50,7 @@ impl View {
 #[derive(Debug)]
 pub(super) struct Unencoded {
     runs: Vec<Appended>,
+    bytes: usize,
     /// What filters look at, of every event in order: made once, by the first who needs it.
     facts: OnceLock<Vec<Facts>>,
 }
@@ -57,7 +58,19 @@ pub(super) struct Unencoded {
 impl Unencoded {
     /// These runs.
     pub(super) fn new(runs: Vec<Appended>) -> Self {
-        Self { runs, facts: OnceLock::new() }
+        let batches = runs.iter().flat_map(|run| run.batches.iter());
+        let bytes = batches.flatten().map(|event| size_of_val(event) + event.json.len()).sum();
+        Self { runs, bytes, facts: OnceLock::new() }
+    }
+
+    /// What it takes while it waits.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The position of the first event.
+    pub(super) fn first(&self) -> Option<Position> {
+        self.runs.first().map(|run| run.position)
     }
 
     fn batches(&self) -> impl Iterator<Item = &[Event]> {
@@ -66,7 +79,7 @@ impl Unencoded {
 
     /// The runs as clients with this view get them.
     pub(super) fn encode(&self, view: &View) -> Vec<Segment> {
-        let Some(first) = self.runs.first().map(|run| run.position) else { return Vec::new() };
+        let Some(first) = self.first() else { return Vec::new() };
         let facts = self.facts.get_or_init(|| self.batches().flatten().map(Facts::of).collect());
         let mut next = 0;
         let parts = self.batches().map(|batch| {
@@ -85,9 +98,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::gateway::replay::{Begin, Replay};
-    use crate::gateway::ring::{Located, Ring};
-    use crate::journal::Position;
+    use crate::gateway::replay::{Begin, Join, Replay};
+    use crate::gateway::ring::Ring;
 
     /// What happens to a client.
     #[derive(Debug, Clone)]
@@ -139,8 +151,8 @@ mod tests {
         }
 
         fn leave(&mut self) {
-            if let (None, Some(leave)) = (&self.replay, self.ring.leave(self.cursor)) {
-                self.replay = Some(Replay::new(leave.rest, leave.next));
+            if self.replay.is_none() {
+                self.replay = Replay::leave(&self.ring, self.cursor);
             }
         }
 
@@ -149,13 +161,9 @@ mod tests {
             let Some(replay) = self.replay.as_mut().filter(|replay| replay.bytes().is_empty()) else {
                 return;
             };
-            match self.ring.locate(replay.next()) {
-                Located::At(cursor) => {
-                    self.cursor = cursor;
-                    self.replay = None;
-                }
-                Located::Ahead => {}
-                Located::Behind => replay.at_end = false,
+            if let Join::At(cursor) = replay.join(&self.ring, false) {
+                self.cursor = cursor;
+                self.replay = None;
             }
         }
 
@@ -173,16 +181,14 @@ mod tests {
             self.got.extend_from_slice(part);
             let sent = part.len();
             replay.sent(sent);
-            if replay.at_end {
-                self.join();
-            }
+            self.join();
         }
 
         fn read(&mut self, journal: &[Stored], batches: usize) {
-            let Some(replay) = self.replay.as_mut().filter(|replay| replay.bytes().is_empty()) else {
-                return;
-            };
-            let stored = from(journal, replay.next());
+            let Some(replay) = self.replay.as_mut() else { return };
+            let Some((position, _)) = replay.wants() else { return };
+            let stored = from(journal, position);
+            assert!(replay.is_answered(position));
             match self.view.encode_one(&stored[..batches.min(stored.len())]) {
                 Some(segment) => replay.give(segment, None),
                 None => {
@@ -241,7 +247,7 @@ mod tests {
             let start = start.index(total + 1) as Position;
             let begin = Begin { position: start, skips: false };
             let mut reader =
-                Reader { view, ring: Ring::new(1000), cursor: 0, replay: Some(Replay::resume(begin)), got: Vec::new() };
+                Reader { view, ring: Ring::default(), cursor: 0, replay: Some(Replay::resume(begin)), got: Vec::new() };
             reader.ring.expect(total as Position);
             for step in steps {
                 match step {

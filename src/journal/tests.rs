@@ -355,7 +355,7 @@ fn retention_drops_the_oldest_and_says_so() {
 #[test]
 fn what_is_kept_changes_while_the_journal_is_open() {
     both(Retention::default(), |mut world| {
-        let mut run = |world: &mut World| {
+        let run = |world: &mut World| {
             world.log(0, 3, None);
             world.run(0, 2);
             world.settle();

@@ -68,6 +68,17 @@ pub struct Reach {
     pub queued: u64,
     /// Connections that had no room for it.
     pub no_room: u64,
+    /// The time was over before all had been asked.
+    pub is_cut_short: bool,
+}
+
+/// What the closing of many has come to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// Connections that close.
+    pub closed: u64,
+    /// The time was over before all had been asked.
+    pub is_cut_short: bool,
 }
 
 impl Selection {

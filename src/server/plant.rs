@@ -16,7 +16,7 @@ use crate::engine::{Troubles, plan};
 use crate::gateway::{Connections, Sent};
 use crate::journal::Journals;
 use crate::jq::{self, CheckError, Outcome, Reason};
-use crate::model::connection::{Connection, Page, Reach, Selection};
+use crate::model::connection::{Connection, Ended, Page, Reach, Selection};
 use crate::model::payload;
 use crate::model::trigger::Steps;
 use crate::mqtt::{self, PublishError};
@@ -24,6 +24,8 @@ use crate::source::readiness::Readiness;
 
 /// How long an answer of a worker or a registry's index is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long calls that do something with many connections go on: they answer before they are given up.
+const SWEEP: Duration = Duration::from_secs(8);
 
 /// How long a call waits until what it has changed is made run.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -134,11 +136,11 @@ impl Plant for Running {
     }
 
     fn broadcast(&self, selection: Selection, data: &[u8], is_text: bool) -> Result<Option<Reach>, Fault> {
-        self.wait(self.connections.broadcast(selection, data, is_text))
+        self.wait(self.connections.broadcast(selection, data, is_text, SWEEP))
     }
 
-    fn disconnect_all(&self, selection: Selection) -> Result<Option<u64>, Fault> {
-        self.wait(self.connections.disconnect_all(selection))
+    fn disconnect_all(&self, selection: Selection) -> Result<Option<Ended>, Fault> {
+        self.wait(self.connections.disconnect_all(selection, SWEEP))
     }
 
     fn images(&self, registry: &str) -> Result<Vec<KnownImage>, Fault> {

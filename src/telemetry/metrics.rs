@@ -110,6 +110,8 @@ pub struct Metrics {
     pub slow_clients: Family<Reason, Counter>,
     /// Events that clients with `drop_oldest` missed.
     pub slow_client_dropped: Counter,
+    /// Times that clients with filters were sent to the journal, since their filters took too long.
+    pub filters_behind: Counter,
     /// Clients that asked for what they missed, by what they could be given.
     pub resumes: Family<Reason, Counter>,
     /// Notifications of container registries, by what became of them.
@@ -179,6 +181,7 @@ impl Metrics {
             integration_calls: b.family("integration_calls", &["event", "result"], "Calls of integrations: `answered`, `refused`, `unfit`, `timed_out`, `failed`"),
             slow_clients: b.family("slow_clients", reason, "Clients that fell too far behind, by what was done: `replay`, `drop_oldest`, `disconnect`, `gone`"),
             slow_client_dropped: b.counter("slow_client_dropped", "Events that slow clients missed by their path's policy"),
+            filters_behind: b.counter("filters_behind", "Times that clients with filters were sent to the journal, since filters took too long"),
             resumes: b.family("resumes", reason, "Clients that asked for what they missed, by what they could be given"),
             journal_commits: b.counter("journal_commits", "Commits of the journal"),
             journal_commit_seconds: b.times("journal_commit", fast(14), "Time of a commit of the journal"),

@@ -428,6 +428,11 @@ pub fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
     http(address, &format!("GET {path}"), "", "")
 }
 
+/// The same, with headers.
+pub fn http_get_with(address: SocketAddr, path: &str, headers: &str) -> (u16, String) {
+    http(address, &format!("GET {path}"), headers, "")
+}
+
 /// A request: status and body of its answer.
 fn http(address: SocketAddr, request: &str, headers: &str, body: &str) -> (u16, String) {
     let mut io = TcpStream::connect(address).unwrap();

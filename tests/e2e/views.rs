@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use crate::common::{
-    FACTORY, LIMIT, Listener, Socket, TestServer, config, events, http_get, script, trigger, until,
+    FACTORY, LIMIT, Listener, Socket, TestServer, config, events, http_get_with, script, trigger, until,
 };
 
 /// Two presses, batches of twenty, and a path that compresses.
@@ -162,7 +162,9 @@ fn filters_by_device_topic_and_type_and_what_was_missed() {
     ] {
         let (_, answer) = Socket::handshake(server.gateway, &format!("/main/ws?{query}"), "");
         assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(words), "{answer}");
-        // Server-sent events are asked for in the same words.
-        assert_eq!(http_get(server.gateway, &format!("/main/ws?{query}")).0, 426);
+        // Who asks for server-sent events is told so in the same words.
+        let (status, answer) =
+            http_get_with(server.gateway, &format!("/main/ws?{query}"), "Accept: text/event-stream\r\n");
+        assert!(status == 400 && answer.contains(words), "{status} {answer}");
     }
 }

@@ -110,7 +110,8 @@ fn broadcast(
     };
     let reach = call.api.plant.broadcast(selection, &request.data, is_text)?;
     let reach = reach.ok_or_else(|| no_path(&request.gateway_id, &request.path))?;
-    Ok(BroadcastToConnectionsResponse { queued: reach.queued as i64, no_room: reach.no_room as i64 })
+    let (queued, no_room) = (reach.queued as i64, reach.no_room as i64);
+    Ok(BroadcastToConnectionsResponse { queued, no_room, cut_short: reach.is_cut_short })
 }
 
 fn disconnect(
@@ -129,7 +130,7 @@ fn disconnect(
         idle: request.idle,
         ..ListConnectionsRequest::default()
     };
-    let closed = call.api.plant.disconnect_all(selection(&list)?)?;
-    let closed = closed.ok_or_else(|| no_path(&list.gateway_id, &list.path))?;
-    Ok(DisconnectConnectionsResponse { disconnected: closed as i64 })
+    let ended = call.api.plant.disconnect_all(selection(&list)?)?;
+    let ended = ended.ok_or_else(|| no_path(&list.gateway_id, &list.path))?;
+    Ok(DisconnectConnectionsResponse { disconnected: ended.closed as i64, cut_short: ended.is_cut_short })
 }

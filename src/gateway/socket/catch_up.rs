@@ -8,8 +8,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::close::Close;
 use super::super::history::Piece;
-use super::super::replay::Replay;
-use super::super::ring::{Located, Ring};
+use super::super::replay::{Join, Replay};
+use super::super::ring::Ring;
 use super::super::segment::Segment;
 use super::{Phase, Session};
 use crate::journal::{Position, ReadError};
@@ -33,11 +33,7 @@ impl Session {
         if self.phase.get() != Phase::Open || self.blocked.get() {
             return None;
         }
-        let mut replay = self.replay.borrow_mut();
-        let replay =
-            replay.as_mut().filter(|replay| !replay.at_end && !replay.asked && replay.bytes().is_empty())?;
-        replay.asked = true;
-        Some((replay.next(), replay.skips()))
+        self.replay.borrow_mut().as_mut()?.wants()
     }
 
     /// What the journal has from there on, after a pause.
@@ -59,9 +55,10 @@ impl Session {
         turn: Option<OwnedSemaphorePermit>,
     ) {
         let mut replay = self.replay.borrow_mut();
-        // It may have been to the ring and back meanwhile.
-        let Some(state) = replay.as_mut().filter(|state| state.asked && state.next() == from) else { return };
-        state.asked = false;
+        let Some(state) = replay.as_mut() else { return };
+        if !state.is_answered(from) {
+            return;
+        }
         match read {
             Ok(Some(segment)) if self.phase.get() == Phase::Open => {
                 state.give(segment, turn);
@@ -84,9 +81,9 @@ impl Session {
     /// The ring drops what this session has not read: the path's policy decides.
     pub(super) fn fall_behind(&self) {
         let Some(next) = self.leave_ring() else { return };
-        tracing::debug!(connection = %self.guest.id, path = %self.entry.key, policy = ?self.entry.slow_clients,
+        tracing::debug!(connection = %self.guest.id, path = %self.entry.key, policy = ?self.entry.backlog().slow_clients,
             position = next, "a client has fallen behind");
-        match self.entry.slow_clients {
+        match self.entry.backlog().slow_clients {
             SlowClients::Replay => {
                 telemetry::count(&METRICS.slow_clients, "replay");
                 self.wake();
@@ -94,7 +91,7 @@ impl Session {
             SlowClients::DropOldest => {
                 telemetry::count(&METRICS.slow_clients, "drop_oldest");
                 let ring = self.feed.ring.borrow();
-                let floor = ring.leave(ring.floor()).map_or(next, |oldest| oldest.next);
+                let floor = ring.leave(self.feed.floor()).map_or(next, |oldest| oldest.next);
                 METRICS.slow_client_dropped.inc_by(floor.saturating_sub(next));
                 if let Some(replay) = &mut *self.replay.borrow_mut() {
                     replay.skip_to(floor.max(next));
@@ -115,38 +112,32 @@ impl Session {
         if replay.is_some() {
             return None;
         }
-        let leave = self.feed.ring.borrow().leave(self.cursor.get())?;
-        *replay = Some(Box::new(Replay::new(leave.rest, leave.next)));
+        let left = Replay::leave(&self.feed.ring.borrow(), self.cursor.get())?;
+        let next = left.next();
+        *replay = Some(Box::new(left));
         self.feed.replaying.set(self.feed.replaying.get() + 1);
-        Some(leave.next)
+        Some(next)
     }
 
-    /// Goes on in the ring if it has what comes next.
+    /// Goes on in the ring if it has what comes next. True: there may be something to send.
     fn join_ring(&self, ring: &Ring, replay: &mut Option<Box<Replay>>) -> bool {
         let Some(state) = replay.as_mut() else { return false };
-        match ring.locate(state.next()) {
-            Located::At(cursor) => {
+        match state.join(ring, self.entry.backlog().slow_clients == SlowClients::DropOldest) {
+            Join::At(cursor) => {
                 self.cursor.set(cursor);
                 self.feed.joined.set(self.feed.joined.get().min(cursor));
                 *replay = None;
                 self.feed.replaying.set(self.feed.replaying.get() - 1);
                 true
             }
-            Located::Ahead => false,
-            Located::Behind => {
-                if self.entry.slow_clients == SlowClients::DropOldest && !state.is_resuming() {
-                    let oldest = ring.oldest().filter(|oldest| *oldest > state.next());
-                    if let Some(oldest) = oldest {
-                        METRICS.slow_client_dropped.inc_by(oldest - state.next());
-                        state.skip_to(oldest);
-                        return true;
-                    }
-                }
-                // Once more from the journal.
-                if std::mem::take(&mut state.at_end) {
-                    self.wake();
-                }
+            Join::Later => false,
+            Join::NotYet => {
+                self.wake();
                 false
+            }
+            Join::Skipped(events) => {
+                METRICS.slow_client_dropped.inc_by(events);
+                true
             }
         }
     }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::gateway::sweep::Sweeps;
-use crate::model::connection::{Connection, Page, Reach, Selection, after};
+use crate::model::connection::{Connection, Ended, Page, Reach, Selection, after};
 
 fn of(path: &str) -> Selection {
     Selection { path: Some(path.into()), ..all() }
@@ -121,8 +121,8 @@ async fn a_message_to_all_comes_to_each_once_and_to_nobody_else() {
     let clients = bench.clients("/ws", 300).await;
     let mut other = bench.client("/other").await;
     until("all", || bench.directory.clients().get(&other.id()).is_some()).await;
-    let sent = bench.connections().broadcast(of("/ws"), b"\xff", false).await;
-    assert_eq!(sent, Some(Reach { queued: 300, no_room: 0 }));
+    let sent = bench.connections().broadcast(of("/ws"), b"\xff", false, LIMIT).await;
+    assert_eq!(sent, Some(Reach { queued: 300, ..Reach::default() }));
     bench.broadcast("/ws", &[b"1"]).await;
     bench.broadcast("/other", &[b"2"]).await;
     let read = move || {
@@ -134,7 +134,7 @@ async fn a_message_to_all_comes_to_each_once_and_to_nobody_else() {
     };
     let other = actix_rt::task::spawn_blocking(read).await.unwrap();
     assert_eq!(other, (0x81, b"2".to_vec()));
-    assert_eq!(bench.connections().broadcast(of("/none"), b"x", true).await, None);
+    assert_eq!(bench.connections().broadcast(of("/none"), b"x", true, LIMIT).await, None);
     bench.listener.stop(Duration::ZERO).await;
 }
 
@@ -161,7 +161,7 @@ async fn a_client_without_room_is_counted_and_gets_whole_messages_all_the_same()
     }
     let own = vec![b'y'; 100_000];
     for expected in [(2, 0), (2, 0), (1, 1)] {
-        let sent = bench.connections().broadcast(of("/ws"), &own, true).await.unwrap();
+        let sent = bench.connections().broadcast(of("/ws"), &own, true, LIMIT).await.unwrap();
         assert_eq!((sent.queued, sent.no_room), expected);
         assert_eq!(told.recv().await, Some(own.len()));
     }
@@ -178,6 +178,39 @@ async fn a_client_without_room_is_counted_and_gets_whole_messages_all_the_same()
     bench.listener.stop(Duration::ZERO).await;
 }
 
+fn closed(closed: u64) -> Option<Ended> {
+    Some(Ended { closed, is_cut_short: false })
+}
+
+#[actix::test]
+async fn a_call_on_many_whose_time_is_over_says_how_far_it_has_come() {
+    const CLIENTS: usize = 600;
+    let bench = Bench::new(2, 65_536, 1000);
+    let clients = bench.clients("/ws", CLIENTS).await;
+    let last = clients[CLIENTS - 1].id();
+    until("all", || bench.directory.clients().get(&last).is_some()).await;
+    // However soon the time is over: those that are counted are reached, and all are when nothing is said.
+    let (mut queued, mut whole) = (0, 0);
+    for micros in [0, 100, 300, 1000, 3000, 10_000_000] {
+        let patience = Duration::from_micros(micros);
+        let reach = bench.connections().broadcast(of("/ws"), b"x", true, patience).await.unwrap();
+        assert!(reach.is_cut_short || reach.queued == CLIENTS as u64, "{reach:?}");
+        assert!(micros > 0 || reach == Reach { is_cut_short: true, ..Reach::default() }, "{reach:?}");
+        queued += reach.queued as usize;
+        whole += usize::from(!reach.is_cut_short);
+    }
+    assert!(whole > 0);
+    let none = Ended { closed: 0, is_cut_short: true };
+    assert_eq!(bench.connections().disconnect_all(of("/ws"), Duration::ZERO).await, Some(none));
+    assert_eq!(bench.connections().disconnect_all(of("/ws"), LIMIT).await, closed(CLIENTS as u64));
+    let ends = move || clients.into_iter().map(|mut client| client.rest().0.len()).collect::<Vec<_>>();
+    let got = actix_rt::task::spawn_blocking(ends).await.unwrap();
+    assert!(got.iter().all(|got| *got >= whole));
+    // What a worker answers too late is not counted.
+    assert!(got.iter().sum::<usize>() >= queued, "{queued}");
+    bench.listener.stop(Duration::ZERO).await;
+}
+
 #[actix::test]
 async fn many_are_closed_at_once_and_the_others_stay() {
     let bench = Bench::new(2, 65_536, 1000);
@@ -185,18 +218,18 @@ async fn many_are_closed_at_once_and_the_others_stay() {
     let other = bench.client("/other").await;
     until("all", || bench.directory.clients().get(&other.id()).is_some()).await;
     let nobody = Selection { subject: Some("ann".into()), ..all() };
-    assert_eq!(bench.connections().disconnect_all(nobody).await, Some(0));
-    assert_eq!(bench.connections().disconnect_all(of("/ws")).await, Some(280));
+    assert_eq!(bench.connections().disconnect_all(nobody, LIMIT).await, closed(0));
+    assert_eq!(bench.connections().disconnect_all(of("/ws"), LIMIT).await, closed(280));
     // They are closing, so they are not there to be closed again, or to be sent to.
-    assert_eq!(bench.connections().disconnect_all(of("/ws")).await, Some(0));
-    assert_eq!(bench.connections().broadcast(of("/ws"), b"x", true).await, Some(Reach::default()));
+    assert_eq!(bench.connections().disconnect_all(of("/ws"), LIMIT).await, closed(0));
+    assert_eq!(bench.connections().broadcast(of("/ws"), b"x", true, LIMIT).await, Some(Reach::default()));
     assert_eq!(bench.pages(&all(), 10).await.concat().len(), 1);
     let ends = move || clients.into_iter().map(|mut client| client.rest()).collect::<Vec<_>>();
     for (frames, code) in actix_rt::task::spawn_blocking(ends).await.unwrap() {
         assert_eq!((frames.len(), code), (0, Some(1001)));
     }
     until("the end of all", || bench.directory.connections() == 1).await;
-    assert_eq!(bench.connections().disconnect_all(all()).await, Some(1));
+    assert_eq!(bench.connections().disconnect_all(all(), LIMIT).await, closed(1));
     drop(other);
     bench.listener.stop(Duration::ZERO).await;
 }
