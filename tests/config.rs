@@ -88,7 +88,10 @@ fn every_commented_key_of_the_default_file_can_be_used() {
     let trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
     let gateway = config::GatewaySettings { workers: Some(4), trusted_proxies, ..silent.gateway };
     assert_eq!(settings.gateway, gateway);
-    assert_eq!((&settings.management.rest_tls, &settings.log), (&silent.management.rest_tls, &silent.log));
+    assert_eq!(settings.management.rest_tls, silent.management.rest_tls);
+    let trace = settings.log.trace.as_ref().unwrap();
+    assert_eq!((trace.one_in, trace.device.as_deref()), (1000, Some("press-1")));
+    assert_eq!((settings.log.format, silent.log.trace.is_none()), (silent.log.format, true));
     let mut mqtt = settings.mqtt.clone().unwrap();
     assert_eq!(mqtt.tls.take(), Some(("127.0.0.1:8883".parse().unwrap(), config::Tls::Own)));
     assert_eq!(std::mem::take(&mut mqtt.websocket_origins), ["https://app.example.org"]);

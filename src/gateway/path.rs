@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::directory::PathEntry;
-use super::feed::Feed;
+use super::feed::{Feed, Tally};
 use super::frame;
 use super::listening::Listening;
 use super::paths::Room;
@@ -83,7 +83,7 @@ impl Path {
                 limit: room.limit,
                 clock: Rc::clone(clock),
                 last_append: Cell::new(clock.get()),
-                written: Cell::new(0),
+                tally: Tally::default(),
                 replaying: Cell::new(0),
                 joined: Cell::new(u64::MAX),
                 turns: Arc::clone(turns),
@@ -174,7 +174,10 @@ impl Path {
 
     /// Tells what was written since it was told last: for many sessions and messages at once.
     fn report(&self) {
-        let written = self.feed.written.take();
+        self.report_all(self.feed.tally.take());
+    }
+
+    fn report_all(&self, written: u64) {
         if written > 0 {
             METRICS.messages_written.inc_by(written);
             self.entry.meter.write(written);
@@ -189,10 +192,12 @@ impl Path {
         let mut segments = Segment::join(segments).into_iter().peekable();
         while segments.peek().is_some() {
             let (mut round, mut follows, mut entered, mut places) = (0, true, 0, 0..0);
+            let (fresh, mut messages) = (self.feed.ring.borrow().head(), 0);
             while let Some(segment) =
                 segments.next_if(|next| round == 0 || round + next.bytes.len() <= ROUND_BYTES)
             {
                 round += segment.bytes.len();
+                messages += u64::from(segment.messages);
                 places = if places.is_empty() { segment.first } else { places.start }..segment.end;
                 entered = if entered == 0 { segment.entered } else { entered };
                 follows &= self.append(segment);
@@ -201,6 +206,7 @@ impl Path {
                 // Nothing of it is for these clients.
                 continue;
             }
+            self.report_all(self.feed.tally.begin(fresh, messages));
             self.feed.last_append.set(self.feed.clock.get());
             self.offer().await;
             self.report();

@@ -172,14 +172,6 @@ impl Ring {
 
     /// Messages that end behind the byte at `from` and not behind that at `to`.
     pub(super) fn messages(&self, from: u64, to: u64) -> u64 {
-        match self.segments.back() {
-            // Who keeps up is written the newest segment, and nothing else.
-            Some(newest) if newest.start == from && to == self.head => u64::from(newest.segment.messages),
-            _ => self.count(from, to),
-        }
-    }
-
-    fn count(&self, from: u64, to: u64) -> u64 {
         let Some(first) = self.find(from) else { return 0 };
         let passed = self.segments.range(first..).take_while(|placed| placed.start < to);
         let of = |placed: &Placed| match (from <= placed.start, placed.end() <= to) {

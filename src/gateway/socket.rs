@@ -445,7 +445,7 @@ impl Session {
         };
         let end = cursor + sent as u64;
         self.cursor.set(end);
-        self.feed.count(ring.messages(cursor, end));
+        self.feed.tally.stretch(ring, cursor, end);
         Ok(())
     }
 }

@@ -124,7 +124,7 @@ impl Body {
                         self.skips = false;
                         self.listening.next.set(Some(segment.end));
                         if !segment.bytes.is_empty() {
-                            self.path.feed.count(u64::from(segment.messages));
+                            self.path.feed.tally.others(u64::from(segment.messages));
                             return Poll::Ready(Some(segment.bytes));
                         }
                     }
@@ -150,7 +150,7 @@ impl Body {
                     let (bytes, end) = ring.rest(cursor).unzip();
                     self.listening.next.set(end.or_else(|| ring.next()));
                     if let Some(bytes) = &bytes {
-                        self.path.feed.count(ring.messages(cursor, cursor + bytes.len() as u64));
+                        self.path.feed.tally.others(ring.messages(cursor, cursor + bytes.len() as u64));
                     }
                     return bytes.map_or(Poll::Pending, |bytes| Poll::Ready(Some(bytes)));
                 }

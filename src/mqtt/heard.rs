@@ -42,8 +42,16 @@ pub(crate) struct Presence(Arc<Heard>);
 #[derive(Debug, Default)]
 pub(crate) struct Recent {
     messages: u64,
-    /// Where it went, how it begins, and how long it is; the oldest first.
-    last: VecDeque<(Arc<Route>, Vec<u8>, usize)>,
+    /// The last of them, each in the place that its number gives it.
+    last: [Option<Note>; LAST],
+}
+
+/// Where a publish went, how it begins, and how long it is.
+#[derive(Debug)]
+struct Note {
+    route: Arc<Route>,
+    begin: Vec<u8>,
+    size: usize,
 }
 
 impl Heard {
@@ -97,14 +105,16 @@ impl Drop for Presence {
 impl Recent {
     /// Notes a publish.
     pub(crate) fn note(&mut self, route: &Arc<Route>, payload: &[u8]) {
+        let place = &mut self.last[self.messages as usize % LAST];
         self.messages += 1;
-        let mut copy = match self.last.len() {
-            LAST => self.last.pop_front().map(|(_, copy, _)| copy).unwrap_or_default(),
-            _ => Vec::new(),
-        };
-        copy.clear();
-        copy.extend_from_slice(begin(payload));
-        self.last.push_back((Arc::clone(route), copy, payload.len()));
+        let new = || Note { route: Arc::clone(route), begin: Vec::new(), size: 0 };
+        let note = place.get_or_insert_with(new);
+        if !Arc::ptr_eq(&note.route, route) {
+            note.route = Arc::clone(route);
+        }
+        note.begin.clear();
+        note.begin.extend_from_slice(begin(payload));
+        note.size = payload.len();
     }
 
     /// Tells what was noted.
@@ -114,10 +124,13 @@ impl Recent {
         }
         let now = SystemTime::now();
         let mut said = heard.said();
-        said.messages += std::mem::take(&mut self.messages);
+        let messages = std::mem::take(&mut self.messages);
+        said.messages += messages;
         said.seen_at = Some(now);
-        for (route, copy, size) in self.last.drain(..) {
-            said.push(&route.canonical.topic, now, copy.into(), size);
+        for number in messages.saturating_sub(LAST as u64)..messages {
+            if let Some(Note { route, begin, size }) = self.last[number as usize % LAST].take() {
+                said.push(&route.canonical.topic, now, begin.into(), size);
+            }
         }
     }
 }

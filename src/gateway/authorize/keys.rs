@@ -94,6 +94,7 @@ impl Set {
 
     /// Fetches it for a token that names the key `id`.
     async fn fetch(&self, outbound: &Outbound, url: &str, id: &str) {
+        let is_missed = self.held().keys.is_some_and(|keys| !keys.has(id));
         let fetched = fetch(outbound, url).await;
         let had_failed = self.held().failed.is_some();
         // The address alone: a query may be secret.
@@ -104,7 +105,7 @@ impl Set {
             Ok(keys) => {
                 telemetry::count(&METRICS.authorizers, "keys_fetched");
                 self.change(|held| {
-                    if !keys.has(id) {
+                    if is_missed {
                         held.missed = Some(now);
                     }
                     (held.keys, held.fetched, held.failed) = (Some(Arc::new(keys)), Some(now), None);

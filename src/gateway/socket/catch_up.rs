@@ -154,7 +154,9 @@ impl Session {
         let mut replay = self.replay.borrow_mut();
         let state = replay.as_mut()?;
         if !state.bytes().is_empty() {
-            return Some(self.io.try_write(state.bytes()).map(|sent| self.feed.count(state.sent(sent))));
+            return Some(
+                self.io.try_write(state.bytes()).map(|sent| self.feed.tally.others(state.sent(sent))),
+            );
         }
         if self.phase.get() == Phase::Open && self.join_ring(ring, &mut replay) {
             return Some(Ok(()));
