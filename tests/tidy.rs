@@ -113,7 +113,8 @@ fn files(folder: &str, ending: &str) -> Vec<(String, String)> {
     walk(&root().join(folder), ending, &mut found);
     found.sort();
     let name = |path: &PathBuf| path.strip_prefix(root()).unwrap().to_string_lossy().into_owned();
-    found.iter().map(|path| (name(path), fs::read_to_string(path).unwrap())).collect()
+    let text = |path: &PathBuf| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+    found.iter().map(|path| (name(path), text(path))).collect()
 }
 
 fn sources() -> Vec<(String, String)> {

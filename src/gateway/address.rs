@@ -7,9 +7,9 @@ use actix_http::{Request, RequestHead};
 use dashmap::DashMap;
 use ipnet::IpNet;
 
-use super::crowd::network;
 use super::rate::Used;
 use super::refusal::Refusal;
+use crate::model::network;
 
 /// Addresses whose pace is known; when there are more, those that have been quiet are forgotten.
 const MOST_KNOWN: usize = 100_000;
@@ -66,7 +66,7 @@ impl Addresses {
         if self.used.len() >= MOST_KNOWN {
             self.used.retain(|_, used| !used.is_over(now, self.per_second));
         }
-        let mut used = self.used.entry(network(source)).or_default();
+        let mut used = self.used.entry(network::of(source)).or_default();
         let taken = used.take(1, now, self.per_second);
         *used = taken.unwrap_or(*used);
         taken.is_some()

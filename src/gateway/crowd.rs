@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::model::limits::Limits;
+use crate::model::network;
 
 /// Who comes, as limits see it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,7 +14,20 @@ pub(super) struct Party {
     /// Where from.
     pub(super) address: Option<IpAddr>,
     /// Who, as the path's authorizer says.
-    pub(super) subject: Option<Box<str>>,
+    pub(super) subject: Option<Arc<Subject>>,
+}
+
+/// Who a client is. A name is worth what says so: subjects of two issuers are two.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Subject {
+    issuer: Option<Box<str>>,
+    name: Box<str>,
+}
+
+impl Subject {
+    pub(super) fn new(issuer: Option<&str>, name: &str) -> Arc<Self> {
+        Arc::new(Self { issuer: issuer.map(Into::into), name: name.into() })
+    }
 }
 
 /// Which limit is reached.
@@ -35,7 +49,7 @@ pub(super) struct Crowd(Mutex<Counts>);
 struct Counts {
     all: usize,
     by_address: HashMap<IpAddr, u32>,
-    by_subject: HashMap<Box<str>, u32>,
+    by_subject: HashMap<Arc<Subject>, u32>,
 }
 
 impl Crowd {
@@ -46,7 +60,7 @@ impl Crowd {
             return Err(Crowded::Path);
         }
         let is_full = |count: Option<&u32>, most| count.is_some_and(|count| *count as usize >= most);
-        let (address, subject) = (party.network(), party.subject.as_deref());
+        let (address, subject) = (party.network(), party.subject.as_ref());
         let by_address = address.and_then(|address| counts.by_address.get(&address));
         if is_full(by_address, limits.connections_per_address) {
             return Err(Crowded::Address);
@@ -60,7 +74,7 @@ impl Crowd {
             *counts.by_address.entry(address).or_default() += 1;
         }
         if let Some(subject) = subject {
-            *counts.by_subject.entry(subject.into()).or_default() += 1;
+            *counts.by_subject.entry(Arc::clone(subject)).or_default() += 1;
         }
         Ok(())
     }
@@ -94,18 +108,7 @@ fn count_out<K: Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
 impl Party {
     /// The address as limits count it.
     fn network(&self) -> Option<IpAddr> {
-        self.address.map(network)
-    }
-}
-
-/// What one party can choose its addresses from: an IPv4 address itself, or the first 64 bits of one of IPv6.
-pub(super) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::from([a, b, c, d, 0, 0, 0, 0])
-        }
+        self.address.map(network::of)
     }
 }
 
@@ -115,7 +118,22 @@ mod tests {
 
     fn party(address: &str, subject: &str) -> Party {
         let subject = Some(subject).filter(|subject| !subject.is_empty());
-        Party { address: Some(address.parse().unwrap()), subject: subject.map(Into::into) }
+        let subject = subject.map(|subject| Subject::new(None, subject));
+        Party { address: Some(address.parse().unwrap()), subject }
+    }
+
+    #[test]
+    fn a_subject_is_one_of_its_issuer() {
+        let limits = Limits { connections_per_subject: 1, ..Limits::default() };
+        let crowd = Crowd::default();
+        let of = |issuer: Option<&str>| Party { subject: Some(Subject::new(issuer, "ann")), address: None };
+        for issuer in [Some("https://a"), Some("https://b"), None] {
+            assert_eq!(crowd.enter(&of(issuer), &limits), Ok(()), "{issuer:?}");
+            assert_eq!(crowd.enter(&of(issuer), &limits), Err(Crowded::Subject), "{issuer:?}");
+        }
+        crowd.leave(&of(Some("https://a")));
+        assert_eq!(crowd.enter(&of(Some("https://b")), &limits), Err(Crowded::Subject));
+        assert_eq!(crowd.enter(&of(Some("https://a")), &limits), Ok(()));
     }
 
     #[test]

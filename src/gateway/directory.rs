@@ -77,9 +77,11 @@ pub(super) struct Route {
 
 /// What a request leads to.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct Found<'p> {
     pub(super) gateway: Arc<GatewayEntry>,
     pub(super) route: Route,
+    /// The path within the gateway: as it was asked for, without the gateway's id.
+    pub(super) path: &'p str,
     /// The values of the path's parameters.
     pub(super) values: Vec<(String, String)>,
 }
@@ -311,7 +313,7 @@ impl Directory {
 
     /// Finds the path that a request names: `{path}` under a gateway's domain, else `/{gateway_id}{path}`.
     /// `host` is the Host header; `path` the request path without its query, compared byte for byte but for parameters.
-    pub(super) fn find(&self, host: &str, path: &str) -> Result<Found, Refusal> {
+    pub(super) fn find<'p>(&self, host: &str, path: &'p str) -> Result<Found<'p>, Refusal> {
         let domain = self.domains.get(&host_name(host).to_ascii_lowercase()).map(|entry| Arc::clone(&entry));
         let (gateway, path) = match domain {
             Some(gateway) => (gateway, path),
@@ -326,7 +328,7 @@ impl Directory {
         if gateway.is_stopped {
             return Err(Refusal::GatewayStopped);
         }
-        Ok(Found { route: route.clone(), values, gateway })
+        Ok(Found { route: route.clone(), path, values, gateway })
     }
 
     /// The path `key`, if it exists.
@@ -487,6 +489,26 @@ mod tests {
         assert_eq!(backlog(), Backlog { bytes: 1 << 20, slow_clients: SlowClients::Replay });
         directory.apply(&gateways(1 << 16, SlowClients::Disconnect), &journals);
         assert_eq!(backlog(), Backlog { bytes: 1 << 16, slow_clients: SlowClients::Disconnect });
+    }
+
+    #[test]
+    fn a_path_within_its_gateway_loses_the_id_and_nothing_else() {
+        let paths = ["/{all+}", "/main/{a}"].map(GatewayPath::new).to_vec();
+        let gateway = Gateway { paths, domain: Some("ws.example.org".into()), ..Gateway::new("main") };
+        let journals = Journals::in_memory(std::slice::from_ref(&gateway));
+        let limits = PublicLimits::for_tests(1);
+        let directory = Directory::new(&[gateway], limits, &journals, Outbound::for_tests(&[]));
+        for (host, asked, path, declared, value) in [
+            ("h", "/main/x", "/x", "/{all+}", "x"),
+            ("h", "/main/main/x", "/main/x", "/main/{a}", "x"),
+            // Under the domain what looks like the id is part of the path.
+            ("ws.example.org", "/main/x", "/main/x", "/main/{a}", "x"),
+            ("ws.example.org", "/main/x/y", "/main/x/y", "/{all+}", "main/x/y"),
+        ] {
+            let found = directory.find(host, asked).unwrap();
+            assert_eq!((found.path, &*found.route.settings.path), (path, declared), "{host}{asked}");
+            assert_eq!(found.values[0].1, value);
+        }
     }
 
     #[test]

@@ -61,12 +61,19 @@ impl Tally {
     }
 
     /// A client was written a stretch of the ring.
+    #[inline]
     pub(super) fn stretch(&self, ring: &Ring, from: u64, to: u64) {
         if from == self.fresh.get() && to == ring.head() {
             self.whole.set(self.whole.get() + 1);
         } else {
-            self.others(ring.messages(from, to));
+            self.part(ring, from, to);
         }
+    }
+
+    /// Apart, so that what is done for each client stays short.
+    #[cold]
+    fn part(&self, ring: &Ring, from: u64, to: u64) {
+        self.others(ring.messages(from, to));
     }
 
     /// Clients were written so many messages besides.

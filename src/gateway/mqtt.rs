@@ -7,14 +7,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use actix_codec::Framed;
-use actix_http::{Request, RequestHead, h1, header, ws};
+use actix_http::{Request, RequestHead, h1, header};
 use bytes::{Bytes, BytesMut};
 
 use super::address::Addresses;
 use super::origin;
 use super::refusal::Refusal;
 use super::request;
-use super::upgrade::{refuse, switching_protocols};
+use super::upgrade::{refuse, switching_protocols, verify};
 use crate::model::gateway::MQTT_PATH;
 use crate::tls::{Detached, Io};
 
@@ -70,7 +70,7 @@ impl Door {
     }
 
     fn check(&self, head: &RequestHead) -> Result<(), Refusal> {
-        ws::verify_handshake(head).map_err(Refusal::Handshake)?;
+        verify(head).map_err(Refusal::Handshake)?;
         let origins = head.headers.get_all(header::ORIGIN).map(|value| value.as_bytes());
         if !origin::is_allowed(origins, &self.allowed_origins, request::host(head)) {
             return Err(Refusal::MqttOrigin);
@@ -84,12 +84,22 @@ impl Door {
 
 #[cfg(test)]
 mod tests {
-    use actix_http::StatusCode;
     use actix_http::test::TestRequest;
+    use actix_http::ws::HandshakeError;
+    use actix_http::{StatusCode, Version};
 
     use super::*;
 
     fn checked(
+        origins: &[&str],
+        is_open: bool,
+        headers: &[(&'static str, &'static str)],
+    ) -> Result<(), Refusal> {
+        checked_in(Version::HTTP_11, origins, is_open, headers)
+    }
+
+    fn checked_in(
+        version: Version,
         origins: &[&str],
         is_open: bool,
         headers: &[(&'static str, &'static str)],
@@ -100,6 +110,7 @@ mod tests {
             adopt: Arc::new(|_, _, _| {}),
         };
         let mut request = TestRequest::with_uri(MQTT_PATH);
+        request.version(version);
         let lawful = [
             ("host", "gw"),
             ("upgrade", "websocket"),
@@ -125,6 +136,14 @@ mod tests {
         }
         assert_eq!(checked(&[], true, &[]), Err(Refusal::Subprotocol));
         assert_eq!(checked(&[], false, &[(name, "mqtt")]), Err(Refusal::Stopping));
+    }
+
+    #[test]
+    fn a_version_of_http_without_upgrades_does_not_come_in() {
+        let protocol = [("sec-websocket-protocol", "mqtt")];
+        let refused = Refusal::Handshake(HandshakeError::NoWebsocketUpgrade);
+        assert_eq!(checked_in(Version::HTTP_10, &[], true, &protocol), Err(refused));
+        assert_eq!(checked_in(Version::HTTP_11, &[], true, &protocol), Ok(()));
     }
 
     #[test]

@@ -6,9 +6,9 @@ use actix_http::StatusCode;
 use actix_http::ws::HandshakeError;
 use bytes::Bytes;
 
-use super::crowd::Crowded;
-
 use super::authorize::{Flaw, Trouble};
+use super::crowd::Crowded;
+use super::hooks::MAX_KEPT;
 
 /// A handshake that does not become a WebSocket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub(super) enum Refusal {
     HooksBusy,
     /// The request holds what cannot be passed on to the path's integration, in words.
     Unfit(String),
+    /// The path's integrations use more of the request than is kept of one.
+    TooMuchToKeep,
     /// The server stops.
     Stopping,
 }
@@ -102,6 +104,7 @@ impl Refusal {
             | Self::Extensions
             | Self::Subprotocol
             | Self::Unfit(_) => StatusCode::BAD_REQUEST,
+            Self::TooMuchToKeep => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Crowded(Crowded::Address | Crowded::Subject) | Self::TooFast => {
                 StatusCode::TOO_MANY_REQUESTS
             }
@@ -167,6 +170,11 @@ impl Refusal {
             Self::Filters => "clients of this path have as many different filters as the server allows",
             Self::Extensions => "the header Sec-WebSocket-Extensions is not a list of extensions",
             Self::History => "what you missed cannot be read just now; try again",
+            Self::TooMuchToKeep => {
+                return Cow::Owned(format!(
+                    "the path's integrations use more of your request than is kept of one, {MAX_KEPT} bytes"
+                ));
+            }
             Self::Stopping => "the server is stopping",
         };
         Cow::Borrowed(text)
@@ -203,6 +211,7 @@ impl Refusal {
             Self::HookTimedOut => "hook_timed_out",
             Self::HooksBusy => "hooks_busy",
             Self::Unfit(_) => "unfit",
+            Self::TooMuchToKeep => "too_much_to_keep",
             Self::Stopping => "stopping",
         }
     }

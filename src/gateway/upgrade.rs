@@ -14,10 +14,10 @@ use actix_http::{Method, Request, RequestHead, Response, StatusCode, Version, h1
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWriteExt;
 
-use super::authorize::Entrance;
+use super::authorize::{Asked, Entrance};
 use super::clients::Guest;
 use super::close::Close;
-use super::crowd::Party;
+use super::crowd::{Party, Subject};
 use super::directory::{Directory, Found, Route};
 use super::extension::Deflate;
 use super::filter::Filter;
@@ -103,7 +103,7 @@ pub(super) async fn refuse(mut io: Io, before: &[u8], refusal: &Refusal) {
 
 /// Whether a request is a handshake. In HTTP/1.0 there is no upgrade: one that a proxy has passed on is not for us
 /// (RFC 9110 section 7.8).
-fn verify(head: &RequestHead) -> Result<(), ws::HandshakeError> {
+pub(super) fn verify(head: &RequestHead) -> Result<(), ws::HandshakeError> {
     if head.version < Version::HTTP_11 {
         return Err(ws::HandshakeError::NoWebsocketUpgrade);
     }
@@ -175,19 +175,20 @@ fn accepts_events(head: &RequestHead) -> bool {
 async fn admit(
     directory: &Directory,
     shard: &Shard,
-    asked: &Request,
+    request: &Request,
     format: Format,
     lawful: Result<(), Refusal>,
 ) -> Result<Admission, Refusal> {
-    let head = asked.head();
-    let address = directory.addresses.admit(asked)?;
-    let Found { gateway, route, values } = directory.find(request::host(head), head.uri.path())?;
+    let head = request.head();
+    let address = directory.addresses.admit(request)?;
+    let Found { gateway, route, path, values } = directory.find(request::host(head), head.uri.path())?;
     lawful?;
     let origins = head.headers.get_all(header::ORIGIN).map(|value| value.as_bytes());
     if !origin::is_allowed(origins, &gateway.allowed_origins, request::host(head)) {
         return Err(Refusal::Origin);
     }
-    let entrance = route.entry.door.ask(head, &route.entry.key).await?;
+    let asked = Asked { head, address, key: &route.entry.key, path, values: &values };
+    let entrance = route.entry.door.ask(&asked).await?;
     if entrance.is_some() {
         // The gateway may have been stopped meanwhile.
         directory.find(request::host(head), head.uri.path())?;
@@ -200,7 +201,7 @@ async fn admit(
         return Err(Refusal::Stopping);
     }
     // Before the journal is asked, so that what is broadcast meanwhile comes to this worker.
-    let subject = pass.as_ref().and_then(|pass| pass.subject()).map(Into::into);
+    let subject = pass.as_ref().and_then(|pass| Some(Subject::new(pass.issuer(), pass.subject()?)));
     let place = directory.take_place(&route, Party { address, subject })?;
     let entered = shard.enter(&route.entry, &view, place)?;
     let start = match start {
@@ -209,7 +210,7 @@ async fn admit(
     };
     let user_agent = head.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     let guest = Guest { pass, ..Guest::new(user_agent) };
-    let visit = Visit::new(&route.entry.key, &route.settings, &gateway.calls, guest.id, head, &values);
+    let visit = Visit::new(&route.entry.key, &route.settings, &gateway.calls, guest.id, head, &values)?;
     // Last, so that whoever is let in is let in, and its end is told.
     let (visit, chosen) = match visit {
         Some(visit) => visit.connect().await.map(|(visit, chosen)| (Some(visit), chosen))?,

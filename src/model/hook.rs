@@ -24,6 +24,25 @@ pub enum Integration {
     Http(HttpCall),
 }
 
+impl Integration {
+    /// Every parameter that its texts name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let (text, pairs) = match self {
+            Self::Dummy(dummy) => (dummy.content.as_deref(), [&dummy.headers[..], &[]]),
+            Self::Http(call) => (Some(call.url.as_str()), [&call.headers[..], &call.query]),
+        };
+        let values = pairs.into_iter().flatten().map(|(_, value)| value.as_str());
+        text.into_iter().chain(values).flat_map(names)
+    }
+}
+
+impl HttpCall {
+    /// Whether every header of the client's request goes with it.
+    pub fn wants_all_headers(&self) -> bool {
+        self.headers.iter().any(|(name, _)| name == "*")
+    }
+}
+
 /// A fixed answer. In its texts `{name}` stands for a parameter of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dummy {
@@ -95,7 +114,14 @@ pub fn is_name(name: &str) -> bool {
 
 /// Whether a name is that of a header that tells of the connection, which can be used like a parameter.
 pub fn is_own_header(name: &str) -> bool {
-    name.get(..OWN_HEADERS.len()).is_some_and(|start| start.eq_ignore_ascii_case(OWN_HEADERS))
+    name.get(..OWN_HEADERS.len()).is_some_and(|start| is_same_header(start, OWN_HEADERS))
+}
+
+/// Whether two headers are one to a server that is asked: many, such as those of CGI, know no case, and take `_` for
+/// `-`.
+pub fn is_same_header(one: &str, other: &str) -> bool {
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    one.bytes().map(plain).eq(other.bytes().map(plain))
 }
 
 /// Every `{name}` of a text, without the braces.
@@ -155,6 +181,21 @@ mod tests {
             })
             .collect();
         assert_eq!(whole, r#"a<b><c-d>{"e":<f>}{g h}{<i>"#);
-        assert!(is_own_header("X-Yc-Apigateway-Websocket-Connection-Id") && !is_own_header("X-Yc"));
+    }
+
+    #[test]
+    fn our_own_headers_are_known_however_they_are_written() {
+        for own in ["X-Yc-Apigateway-Websocket-Connection-Id", "x_yc-apigateway_websocket_event_type"] {
+            assert!(is_own_header(own), "{own}");
+        }
+        for other in [
+            "X-Yc",
+            "",
+            "X-Yc-Apigateway-Websocket",
+            "X.Yc.Apigateway.Websocket.Id",
+            "\u{e4}".repeat(30).as_str(),
+        ] {
+            assert!(!is_own_header(other), "{other}");
+        }
     }
 }

@@ -15,6 +15,7 @@ pub mod id;
 pub mod iot;
 pub mod limits;
 pub mod message;
+pub mod network;
 pub mod path_template;
 pub mod payload;
 pub mod receipt;

@@ -401,7 +401,8 @@ impl Connection {
 /// is reset, and the client would never see why.
 pub(crate) async fn farewell(mut stream: Stream, out: &[u8]) {
     let leave = async {
-        stream.send(out).await?;
+        // A WebSocket that is closed takes nothing more; its own last frame goes all the same.
+        let _ = stream.send(out).await;
         stream.shut().await?;
         let mut rest = BytesMut::with_capacity(1024);
         while stream.read_buf(&mut rest).await? > 0 {

@@ -41,17 +41,22 @@ pub(crate) struct WebSocket {
     decoder: Decoder,
     /// Bytes that came and are not decoded: what does not fit, and what came behind the request.
     input: BytesMut,
+    /// There may be something in `input` that can be decoded. Part of a header cannot: it waits for the socket.
+    pending: bool,
     /// Whole frames that wait for the socket.
     output: BytesMut,
     /// No frame is read or sent any more, but what waits.
     closed: bool,
+    /// The client has said goodbye, and the reader has not been told.
+    goodbye: bool,
 }
 
 impl WebSocket {
     /// `answer` goes out first; `early` is what came behind the request.
     pub(crate) fn new(io: Io, answer: Bytes, early: BytesMut) -> Self {
-        let output = BytesMut::from(answer);
-        Self { io, decoder: Decoder::default(), input: early, output, closed: false }
+        let (pending, output) = (!early.is_empty(), BytesMut::from(answer));
+        let decoder = Decoder::default();
+        Self { io, decoder, input: early, pending, output, closed: false, goodbye: false }
     }
 
     /// The socket.
@@ -59,25 +64,34 @@ impl WebSocket {
         &self.io
     }
 
-    /// Whether there is something to decode without a read.
+    /// Whether there may be something to decode without a read.
     pub(crate) fn has_input(&self) -> bool {
-        !self.input.is_empty()
+        self.pending
     }
 
-    /// Reads what is there, as long as `bytes` has room. `Ok(0)` is the end.
+    /// Reads what is there, as long as `bytes` has room. `Ok(0)` is the end: of what the client says, and after that,
+    /// or after [`Self::close`], of the socket.
     pub(crate) fn try_read_buf(&mut self, bytes: &mut BytesMut) -> io::Result<usize> {
+        let read = self.read(bytes);
+        self.pending = matches!(read, Ok(1..)) && (self.goodbye || !self.input.is_empty());
+        read
+    }
+
+    fn read(&mut self, bytes: &mut BytesMut) -> io::Result<usize> {
         let before = bytes.len();
         for _ in 0..MAX_READS {
             self.decode(bytes)?;
             if bytes.len() > before {
                 return Ok(bytes.len() - before);
             }
-            if self.closed {
+            if std::mem::take(&mut self.goodbye) {
                 return Ok(0);
             }
             let mut scratch = [0; READ];
             match self.io.try_read(&mut scratch)? {
                 0 => return Ok(0),
+                // Nobody listens, but a socket that is closed with unread input is reset.
+                _ if self.closed => self.input = BytesMut::new(),
                 read => self.input.extend_from_slice(&scratch[..read]),
             }
         }
@@ -103,7 +117,7 @@ impl WebSocket {
                 Step::Control(CLOSE, payload) => {
                     // The code is sent back as it came, the text is not (RFC 6455 section 5.5.1).
                     put_frame(&mut self.output, CLOSE, payload.get(..2).unwrap_or_default());
-                    self.closed = true;
+                    (self.closed, self.goodbye) = (true, true);
                 }
                 Step::Control(..) => {}
                 Step::Broken(code, what) => {
@@ -141,6 +155,7 @@ impl WebSocket {
 
     /// Says goodbye behind what waits, unless that is said already.
     pub(crate) fn close(&mut self) {
+        self.goodbye = false;
         if !std::mem::replace(&mut self.closed, true) {
             put_frame(&mut self.output, CLOSE, &NORMAL.to_be_bytes());
         }
@@ -268,8 +283,11 @@ fn unmask(bytes: &mut [u8], mask: [u8; 4], phase: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+    use crate::mqtt::connection::farewell;
+    use crate::mqtt::stream::Stream;
 
     /// A client's frame.
     fn frame(first: u8, mask: [u8; 4], payload: &[u8]) -> Vec<u8> {
@@ -330,6 +348,87 @@ mod tests {
         fn no_input_makes_it_panic_or_stand_still(input in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = decoded(&input, 7, 64);
         }
+    }
+
+    /// A client's socket, and its server's end with these bytes behind the request.
+    async fn both(early: &[u8]) -> (tokio::net::TcpStream, Stream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let io = Io::Plain(listener.accept().await.unwrap().0);
+        (client, Stream::WebSocket(Box::new(WebSocket::new(io, Bytes::new(), early.into()))))
+    }
+
+    /// Reads until there is something, or the end. Fails when it is woken again and again without anything.
+    async fn read(stream: &mut Stream) -> io::Result<Vec<u8>> {
+        let mut bytes = BytesMut::with_capacity(1024);
+        for _ in 0..100 {
+            stream.readable().await?;
+            match stream.try_read_buf(&mut bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read.map(|_| bytes.to_vec()),
+            }
+        }
+        panic!("it is readable, and there is nothing to read");
+    }
+
+    #[tokio::test]
+    async fn part_of_a_header_waits_for_the_rest() {
+        let whole = frame(FIN | BINARY, [1, 2, 3, 4], b"packet");
+        for cut in 1..6 {
+            // Behind the request, alone, and behind a whole frame.
+            for before in [whole[..cut].to_vec(), Vec::new(), [&whole[..], &whole[..cut]].concat()] {
+                let (mut client, mut stream) = both(&before).await;
+                if before.is_empty() {
+                    client.write_all(&whole[..cut]).await.unwrap();
+                    stream.readable().await.unwrap();
+                }
+                if before.len() > cut {
+                    assert_eq!(read(&mut stream).await.unwrap(), b"packet");
+                }
+                let idle = futures_util::FutureExt::now_or_never(read(&mut stream));
+                assert!(idle.is_none(), "{cut}: {idle:?}");
+                client.write_all(&whole[cut..]).await.unwrap();
+                assert_eq!(read(&mut stream).await.unwrap(), b"packet", "{cut}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn after_its_goodbye_what_a_client_sends_is_thrown_away_until_it_ends() {
+        let close = frame(FIN | CLOSE, [0; 4], &NORMAL.to_be_bytes());
+        for is_last_word in [true, false] {
+            let (mut client, mut stream) = both(&[]).await;
+            if is_last_word {
+                let data = frame(FIN | BINARY, [0; 4], b"last");
+                client.write_all(&[&data[..], &close, b"and more"].concat()).await.unwrap();
+                assert_eq!(read(&mut stream).await.unwrap(), b"last");
+                assert_eq!(read(&mut stream).await.unwrap(), b"", "the end is told");
+            }
+            stream.shut().await.unwrap();
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+            assert_eq!(answer, [0x88, 2, 0x03, 0xe8]);
+            client.write_all(&frame(FIN | BINARY, [0; 4], &[7; 50_000])).await.unwrap();
+            stream.readable().await.unwrap();
+            let idle = futures_util::FutureExt::now_or_never(read(&mut stream));
+            assert!(idle.is_none(), "it ends only with the socket: {idle:?}");
+            client.shutdown().await.unwrap();
+            assert_eq!(read(&mut stream).await.unwrap(), b"");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_breaks_the_rules_hears_why_though_it_sends_on() {
+        let (mut client, mut stream) = both(&frame(FIN | TEXT, [0; 4], b"x")).await;
+        assert_eq!(read(&mut stream).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        client.write_all(&[7; 50_000]).await.unwrap();
+        let farewell = tokio::spawn(farewell(stream, b"a packet that has no way any more"));
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, [0x88, 2, 0x03, 0xeb]);
+        assert!(!farewell.is_finished(), "it waits for the client's end");
+        drop(client);
+        farewell.await.unwrap();
     }
 
     #[tokio::test]

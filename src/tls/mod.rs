@@ -10,6 +10,7 @@ mod own;
 mod served;
 #[cfg(test)]
 pub(crate) mod tests;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,6 @@ use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use self::client::AnyClient;
@@ -26,12 +26,15 @@ pub use self::client::{ClientError, client_config};
 pub use self::io::{Detached, Io, MAX_UNSENT, Secured};
 pub use self::own::{Names, ca_file};
 pub use self::served::{Certificate, Source, Watcher};
+use self::turns::{Full, Turns};
 use crate::telemetry::{METRICS, count};
 
 /// Time that a client has for its handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Handshakes of one port at a time; stops strangers from taking memory before they are known.
 const MAX_HANDSHAKES: usize = 4096;
+/// Those of one address, or of one /64 of IPv6, so that it cannot keep all others out.
+const MAX_HANDSHAKES_OF_ONE: usize = 64;
 
 /// What a port does with the certificates of its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +50,7 @@ pub enum Clients {
 #[derive(Debug, Clone)]
 pub struct Acceptor {
     config: Arc<ServerConfig>,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
     timeout: Duration,
 }
 
@@ -71,16 +74,21 @@ impl Acceptor {
         config.ticketer = rustls::crypto::ring::Ticketer::new()?;
         Ok(Self {
             config: Arc::new(config),
-            turns: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            turns: Arc::new(Turns::new(MAX_HANDSHAKES, MAX_HANDSHAKES_OF_ONE)),
             timeout: HANDSHAKE_TIMEOUT,
         })
     }
 
     /// Does the handshake.
     pub async fn accept(&self, tcp: TcpStream) -> std::io::Result<Io> {
-        let Ok(_turn) = self.turns.try_acquire() else {
-            count(&METRICS.tls_handshakes, "full");
-            return Err(std::io::ErrorKind::ConnectionRefused.into());
+        let peer = tcp.peer_addr().inspect_err(|_| count(&METRICS.tls_handshakes, "failed"))?;
+        let _turn = match self.turns.take(peer.ip()) {
+            Ok(turn) => turn,
+            Err(full) => {
+                let word = if full == Full::Port { "full" } else { "address_full" };
+                count(&METRICS.tls_handshakes, word);
+                return Err(std::io::ErrorKind::ConnectionRefused.into());
+            }
         };
         let tls = ServerConnection::new(Arc::clone(&self.config)).map_err(std::io::Error::other)?;
         let done = timeout(self.timeout, Io::handshake(tcp, tls)).await;

@@ -219,7 +219,14 @@ fn a_certificate_without_its_key_is_refused() {
 async fn a_handshake_that_never_ends_is_ended_and_too_many_are_refused() {
     let mut acceptor = Acceptor::new(certificate(&pair("localhost")), Clients::Unknown, &[]).unwrap();
     acceptor.timeout = Duration::from_millis(50);
-    acceptor.turns = Arc::new(Semaphore::new(1));
+    for turns in [Turns::new(1, 2), Turns::new(2, 1)] {
+        acceptor.turns = Arc::new(turns);
+        too_many(&acceptor).await;
+    }
+}
+
+/// Takes the one turn that there is.
+async fn too_many(acceptor: &Acceptor) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let accepted = || {

@@ -87,6 +87,8 @@ fn a_client_that_goes_while_its_integration_is_asked_is_told_of() {
     write!(io, "GET /main/ws HTTP/1.1\r\nHost: h\r\nAccept: text/event-stream\r\n\r\n").unwrap();
     let came = backend.next();
     assert_eq!(came.own("event-type"), "CONNECT");
+    // It is reset: one that has only stopped to speak still waits for its answer.
+    socket2::SockRef::from(&io).set_linger(Some(Duration::ZERO)).unwrap();
     drop(io);
     let gone = backend.next();
     assert_eq!((gone.own("event-type"), gone.own("disconnect-status-code")), ("DISCONNECT", "1006"));
@@ -137,6 +139,28 @@ fn whoever_is_refused_is_told_why_and_hears_nothing() {
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
+}
+
+#[test]
+fn a_request_of_which_too_much_would_be_kept_is_refused_before_anybody_is_asked() {
+    let backend = Backend::start(|_| Some(("200 OK", String::new(), Vec::new())));
+    let all = ", headers: { '*': '*' }";
+    let paths = format!(
+        "  /kept:\n{}{}  /once:\n{}    x-yc-apigateway-websocket-message: {{ type: dummy }}\n",
+        http("connect", all),
+        http("message", all),
+        http("connect", all),
+    );
+    let server = start(backend.address, &paths);
+    let long = format!("X-Long: {}\r\n", "x".repeat(9000));
+    let (_, head) = connect(&server, "/main/kept", &long);
+    assert!(head.starts_with("HTTP/1.1 431 ") && head.contains("8192 bytes"), "{head}");
+    let metrics = server.get("/metrics").1;
+    assert!(metrics.contains("websocket_refused_total{reason=\"too_much_to_keep\"} 1"), "{metrics}");
+    let (_client, head) = connect(&server, "/main/once", &long);
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert_eq!(backend.next().headers["x-long"].len(), 9000);
+    assert!(connect(&server, "/main/kept", "X-Short: x\r\n").1.starts_with("HTTP/1.1 101 "));
 }
 
 #[test]

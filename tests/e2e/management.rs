@@ -87,6 +87,8 @@ fn thousands_of_made_up_requests_get_answers_as_they_are_described() {
     let key = std::fs::read_to_string(server.folder.join("data/admin.key")).unwrap();
     made_up.args(["run", &format!("http://{}/openapi.json", server.management)]);
     made_up.args(["-H", &format!("Authorization: Api-Key {}", key.trim())]);
+    // A key of 4096 bits takes long to make in a build without optimisation.
+    made_up.args(["--request-timeout", "60"]);
     made_up.args(["--phases", "coverage,fuzzing", "--max-examples", "5", "--seed", "1", "--warnings", "off"]);
     let said = run(made_up.current_dir(&server.folder));
     assert!(said.contains("No issues found"), "{said}");

@@ -103,6 +103,34 @@ fn packets_may_span_frames_and_frames_may_hold_packets() {
 }
 
 #[test]
+fn part_of_a_frame_holds_up_nobody_and_is_not_waited_for() {
+    let server = TestServer::start(&factory());
+    let mut events = server.websocket("/ws");
+    // One for each thread that there may be, and one more.
+    let strangers = 0..=std::thread::available_parallelism().unwrap().get();
+    let strangers = strangers.map(|_| {
+        let (mut io, head) = handshake(&server, MQTT);
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        io.write_all(&[0x82]).unwrap();
+        io
+    });
+    let strangers: Vec<_> = strangers.collect();
+    let mut device = TcpStream::connect(server.mqtt.unwrap()).unwrap();
+    device.set_read_timeout(Some(LIMIT)).unwrap();
+    device.write_all(&connect_packet()).unwrap();
+    device.read_exact(&mut [0; 4]).unwrap();
+    let topic = "$devices/press-1/events";
+    device.write_all(&[0x30, 3 + topic.len() as u8, 0, topic.len() as u8]).unwrap();
+    device.write_all(&[topic.as_bytes(), b"!"].concat()).unwrap();
+    assert_eq!(events.events(1)[0].payload, "!");
+    for mut io in strangers {
+        assert_eq!(io.read(&mut [0]).unwrap(), 0, "its time for a CONNECT is over");
+    }
+    assert!(server.get("/metrics").1.contains("triggercast_mqtt_closed_total{reason=\"connect_timeout\"} "));
+    assert!(server.stop().success());
+}
+
+#[test]
 fn who_breaks_the_rules_is_closed_with_the_code_for_it() {
     let server = TestServer::start(&factory());
     for (bytes, code) in

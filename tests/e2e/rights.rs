@@ -358,6 +358,45 @@ fn another_server_decides_and_its_answer_is_used_again() {
 }
 
 #[test]
+fn another_server_is_told_of_the_client_behind_a_proxy_and_of_the_path_that_hooks_see() {
+    let other = Other::start(json!({ "isAuthorized": true }));
+    let port = other.address.port();
+    let gateway = format!(
+        "drain: 100ms, trusted_proxies: [\"127.0.0.1\"], allowed_local_targets: [\"127.0.0.1:{port}\"]"
+    );
+    let beginning =
+        BEGINNING.replace("drain: 100ms", &gateway).replace("mqtt: { ", "mqtt: { websocket: off, ");
+    let authorizer = format!("authorizer: {{ type: http, url: \"http://127.0.0.1:{port}/ask\" }}");
+    let server = TestServer::start(&format!(
+        "{beginning}gateways:\n  - id: main\n    domain: \"127.0.0.1\"\n    paths: {{ \"/{{all+}}\": {{ {authorizer} }} }}\n"
+    ));
+    // Under the domain the path is whole, also where it begins like the gateway's id.
+    let (_io, head) =
+        Socket::handshake(server.gateway, "/main/x", "X-Forwarded-For: 203.0.113.9, 198.51.100.7\r\n");
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    let told: Value = serde_json::from_str(&other.last.lock().unwrap()).unwrap();
+    assert_eq!((&told["resource"], &told["path"]), (&json!("/{all+}"), &json!("/main/x")));
+    assert_eq!(told["pathParameters"], json!({ "all": "main/x" }));
+    assert_eq!(told["requestContext"]["identity"]["sourceIp"], "198.51.100.7");
+}
+
+#[test]
+fn a_subject_of_another_issuer_is_another_client() {
+    let issuer = Other::start(keys());
+    let port = issuer.address.port();
+    let rules = jwt(port, &format!("jwkTtlInSeconds: 300, {HEADER}"));
+    let path = ("/jwt", format!("{rules}, limits: {{ connections_per_subject: 1 }}"));
+    let server = TestServer::start(&config(port, &[path]));
+    let connect = |issuer: &str| {
+        let token = token(&EC, Algorithm::ES256, "ec", 60, &json!({ "iss": issuer }));
+        Socket::handshake(server.gateway, "/main/jwt", &bearer(&token))
+    };
+    let clients = [connect("https://a.example"), connect("https://b.example")];
+    assert!(clients.iter().all(|(_, head)| head.starts_with("HTTP/1.1 101 ")), "{}", clients[1].1);
+    assert!(connect("https://a.example").1.starts_with("HTTP/1.1 429 "));
+}
+
+#[test]
 fn tokens_of_pyjwt_let_python_in_from_every_place() {
     let mut command = script("rights.py");
     command.stdin(Stdio::piped()).stdout(Stdio::piped());

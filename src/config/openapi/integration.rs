@@ -159,16 +159,16 @@ fn http(fields: &mut Fields<'_>, known: &[Parameter], reading: &mut Reading) -> 
 fn address(value: &Value<'_>, known: &[Parameter], reading: &mut Reading) -> Option<String> {
     let text = value.str(reading)?;
     check(text, known, value, reading);
-    let (front, _) = text.split_at(text.find("://").map_or(0, |at| {
-        let from = at + 3;
-        text[from..].find(['/', '?', '#']).map_or(text.len(), |end| from + end)
-    }));
-    if hook::names(front).next().is_some() {
+    // A reader of addresses forgives much: slashes that are too many or too few, the other slash, line ends. The host has
+    // to stand where everybody sees it.
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let host = rest.and_then(|rest| rest.split(['/', '\\', '?', '#']).next()).unwrap_or_default();
+    if hook::names(host).next().is_some() {
         value.fault(reading, "parameters may not choose the host");
         return None;
     }
     match Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => {
+        Ok(url) if !host.is_empty() && !text.contains(char::is_control) => {
             if !url.username().is_empty() || url.password().is_some() {
                 value.fault(reading, "an address holds no user name; use the header Authorization");
                 return None;

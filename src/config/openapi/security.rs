@@ -51,14 +51,18 @@ impl<'a> Schemes<'a> {
             );
             return None;
         };
-        let scopes: Vec<String> = scopes
-            .items(reading)
-            .iter()
-            .filter_map(|scope| scope.str(reading).map(ToOwned::to_owned))
-            .collect();
+        let items = scopes.items(reading);
+        let words = items.iter().filter_map(|scope| scope.str(reading).map(ToOwned::to_owned));
+        let words: Vec<String> = words.collect();
         let mut authorizer = authorizer.clone();
-        if let Authorizer::Jwt(rules) = &mut authorizer {
-            rules.scopes.extend(scopes);
+        match &mut authorizer {
+            Authorizer::Jwt(rules) => rules.scopes.extend(words),
+            Authorizer::Http(_) if !items.is_empty() => {
+                let why =
+                    "scopes are words of a token: the scheme has type \"http\", and nobody would check them";
+                scopes.fault(reading, why);
+            }
+            Authorizer::Http(_) => {}
         }
         Some(authorizer)
     }

@@ -86,6 +86,11 @@ fn faults_name_the_path_and_the_key() {
         hook("type: http, url: 'ftp://example.org'"),
         hook("type: http, url: 'https://a:b@example.org'"),
         hook("type: http, url: 'https://{host}.example.org/'"),
+        hook("type: http, url: 'https:/{X-Yc-Apigateway-Websocket-Connection-Id}/x'"),
+        hook("type: http, url: 'https:///{X-Yc-Apigateway-Websocket-Connection-Id}/x'"),
+        hook("type: http, url: 'https://\\{X-Yc-Apigateway-Websocket-Connection-Id}/x'"),
+        hook("type: http, url: \"https://\\t/{X-Yc-Apigateway-Websocket-Connection-Id}/x\""),
+        hook("type: http, url: 'https:example.org'"),
         hook("type: http, url: 'https://example.org/{who}'"),
         hook("type: http, url: 'https://example.org', method: FETCH"),
         hook("type: http, url: 'https://example.org', headers: {'a b': c, d: \"e\\nf\"}"),
@@ -103,6 +108,9 @@ fn faults_name_the_path_and_the_key() {
         format!("{dummy}security: [{{ nobody: [] }}]\n"),
         format!(
             "{dummy}security: [{{ a: [] }}]\ncomponents: {{ securitySchemes: {{ a: {{ type: http }} }} }}\n"
+        ),
+        format!(
+            "{dummy}security: [{{ a: [read] }}]\ncomponents: {{ securitySchemes: {{ a: {{ x-yc-apigateway-authorizer: {{ type: http, url: 'https://e.org' }} }} }} }}\n"
         ),
     ];
     let mut shown: Vec<_> =

@@ -1,17 +1,17 @@
 //! What is told to an authorizer that is another server, and what it answers. Pure.
 
-use actix_http::RequestHead;
 use actix_http::header;
 use serde_json::{Map, Value, json};
 
+use super::Asked;
 use super::answers::Decision;
 use super::jwt::MAX_SUBJECT;
 use crate::gateway::request;
-use crate::model::path_template::PathTemplate;
 
 /// A request as the model system's authorizers get it. `resource` is the path as it is declared, `path` as it is asked
 /// for, both without the gateway's id.
-pub(super) fn question(head: &RequestHead, resource: &str, path: &str) -> Value {
+pub(super) fn question(asked: &Asked<'_>) -> Value {
+    let head = asked.head;
     let mut headers: Map<String, Value> = Map::new();
     for (name, value) in &head.headers {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -25,17 +25,15 @@ pub(super) fn question(head: &RequestHead, resource: &str, path: &str) -> Value 
     }
     let query: Map<String, Value> =
         request::query(head).map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect();
-    let template = PathTemplate::parse(resource).ok();
-    let parameters = template.and_then(|template| template.matches(path)).unwrap_or_default();
     let parameters: Map<String, Value> =
-        parameters.into_iter().map(|(name, value)| (name, value.into())).collect();
+        asked.values.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
     let cookies: Map<String, Value> =
         request::cookies(head).map(|(name, value)| (name.to_owned(), value.into())).collect();
     let agent = head.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-    let source = head.peer_addr.map(|peer| peer.ip().to_canonical().to_string());
+    let source = asked.address.map(|address| address.to_string());
     json!({
-        "resource": resource,
-        "path": path,
+        "resource": &*asked.key.path,
+        "path": asked.path,
         "httpMethod": head.method.as_str(),
         "headers": headers,
         "queryStringParameters": query,
@@ -45,16 +43,6 @@ pub(super) fn question(head: &RequestHead, resource: &str, path: &str) -> Value 
         },
         "cookies": cookies,
     })
-}
-
-/// The path within a gateway of a request that was found to be for `resource`: without the gateway's id, if it is there.
-pub(super) fn path_within<'p>(asked: &'p str, gateway: &str, resource: &str) -> &'p str {
-    let is_of = |path: &str| {
-        path == resource
-            || PathTemplate::parse(resource).is_ok_and(|template| template.matches(path).is_some())
-    };
-    let rest = asked.strip_prefix('/').and_then(|path| path.strip_prefix(gateway)).filter(|rest| is_of(rest));
-    rest.unwrap_or(asked)
 }
 
 /// A header's name as it is mostly written: the layer below has made it small.
@@ -95,13 +83,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::gateway::PathKey;
 
     #[test]
     fn a_question_has_the_model_systems_form() {
         let mut request = actix_http::Request::new();
         let head = request.head_mut();
         head.uri = "/main/ws/7?room=a%20b&x=1".parse().unwrap();
-        head.peer_addr = Some("[::ffff:10.0.0.7]:1234".parse().unwrap());
+        // A proxy, and the client behind it.
+        head.peer_addr = Some("192.0.2.1:1234".parse().unwrap());
+        let address = Some("10.0.0.7".parse().unwrap());
         for (name, value) in [
             ("authorization", "Bearer t"),
             ("user-agent", "curl"),
@@ -111,9 +102,10 @@ mod tests {
         ] {
             head.headers.append(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static(value));
         }
-        let path = path_within(head.uri.path(), "main", "/ws/{room}");
+        let key = PathKey { gateway_id: "main".into(), path: "/ws/{room}".into() };
+        let values = [("room".to_owned(), "7".to_owned())];
         assert_eq!(
-            question(head, "/ws/{room}", path),
+            question(&Asked { head, address, key: &key, path: "/ws/7", values: &values }),
             json!({
                 "resource": "/ws/{room}",
                 "path": "/ws/7",
@@ -127,14 +119,6 @@ mod tests {
                 "cookies": { "a": "b", "c": "d" },
             })
         );
-    }
-
-    #[test]
-    fn a_path_loses_the_gateways_id_and_nothing_else() {
-        assert_eq!(path_within("/main/ws", "main", "/ws"), "/ws");
-        assert_eq!(path_within("/ws", "main", "/ws"), "/ws");
-        assert_eq!(path_within("/main/main", "main", "/main"), "/main");
-        assert_eq!(path_within("/main/x", "main", "/main/{a}"), "/main/x");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod keys;
 pub(super) mod refresh;
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -78,6 +79,11 @@ impl Pass {
         self.subject.as_deref()
     }
 
+    /// Who says so, if a token does.
+    pub(super) fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
+    }
+
     /// Whether it holds no more.
     pub(super) fn is_over(&self, now: SystemTime) -> bool {
         self.expires_at.get().is_some_and(|end| end <= seconds(now))
@@ -88,6 +94,20 @@ impl Pass {
         let end = Duration::from_secs(self.expires_at.get()?.try_into().unwrap_or_default());
         Some(end.saturating_sub(now.duration_since(UNIX_EPOCH).unwrap_or_default()))
     }
+}
+
+/// A request, as the authorizer of its path is asked about it.
+#[derive(Debug)]
+pub(super) struct Asked<'r> {
+    pub(super) head: &'r RequestHead,
+    /// Where the client comes from: behind proxies that are believed, as they say.
+    pub(super) address: Option<IpAddr>,
+    /// The path as it is declared.
+    pub(super) key: &'r PathKey,
+    /// The path as it was asked for, without the gateway's id.
+    pub(super) path: &'r str,
+    /// The values of the path's parameters.
+    pub(super) values: &'r [(String, String)],
 }
 
 /// What an authorizer that lets a client in gives it.
@@ -103,18 +123,14 @@ impl Rights {
         Self { keys: Keys::new(outbound.clone()), outbound, answers: Answers::default() }
     }
 
-    /// Asks the authorizer of `path` about a request.
-    async fn ask(
-        &self,
-        authorizer: &Authorizer,
-        head: &RequestHead,
-        path: &PathKey,
-    ) -> Result<Entrance, Refusal> {
+    /// Asks the authorizer of its path about a request.
+    async fn ask(&self, authorizer: &Authorizer, asked: &Asked<'_>) -> Result<Entrance, Refusal> {
         let source = match authorizer {
             Authorizer::Jwt(rules) => Some(&rules.source),
             Authorizer::Http(http) => http.source.as_ref(),
         };
-        let token = source.map(|source| identity::token(source, head).ok_or(Refusal::NoToken)).transpose()?;
+        let token =
+            source.map(|source| identity::token(source, asked.head).ok_or(Refusal::NoToken)).transpose()?;
         let pass = match authorizer {
             Authorizer::Jwt(rules) => {
                 let told = self.judge(rules, token.as_deref().unwrap_or_default()).await?;
@@ -122,7 +138,7 @@ impl Rights {
             }
             Authorizer::Http(http) => {
                 let decision =
-                    self.decide(http, token.as_deref(), head, path).await.map_err(Refusal::Authorizer)?;
+                    self.decide(http, token.as_deref(), asked).await.map_err(Refusal::Authorizer)?;
                 let is_over = decision.expires_at.is_some_and(|end| end <= seconds(SystemTime::now()));
                 if !decision.is_authorized || is_over {
                     return Err(Refusal::Denied);
@@ -147,23 +163,21 @@ impl Rights {
         &self,
         http: &HttpAuthorizer,
         token: Option<&str>,
-        head: &RequestHead,
-        path: &PathKey,
+        asked: &Asked<'_>,
     ) -> Result<Decision, Trouble> {
-        let within = form::path_within(head.uri.path(), &path.gateway_id, &path.path);
-        let query = if http.cache_by_uri { head.uri.query().unwrap_or_default() } else { "" };
+        let query = if http.cache_by_uri { asked.head.uri.query().unwrap_or_default() } else { "" };
         let question = token
             .filter(|_| !http.cache_ttl.is_zero())
-            .map(|token| Question::of(&[&http.url, &path.gateway_id, within, query, token]));
+            .map(|token| Question::of(&[&http.url, &asked.key.gateway_id, asked.path, query, token]));
         let kept = question.and_then(|question| self.answers.get(&question, Instant::now()));
         if let Some(decision) = kept {
             telemetry::count(&METRICS.authorizers, "answer_kept");
             return Ok(decision);
         }
-        let body = form::question(head, &path.path, within).to_string();
+        let body = form::question(asked).to_string();
         let decision = self.send(http, body).await.map_err(|(trouble, error)| {
             telemetry::count(&METRICS.authorizers, "failed");
-            tracing::debug!(%path, error, "failed to ask the authorizer");
+            tracing::debug!(path = %asked.key, error, "failed to ask the authorizer");
             trouble
         })?;
         telemetry::count(&METRICS.authorizers, "asked");
@@ -231,9 +245,9 @@ impl Door {
     }
 
     /// Lets a request in, or not. `None`: everybody may come in.
-    pub(super) async fn ask(&self, head: &RequestHead, path: &PathKey) -> Result<Option<Entrance>, Refusal> {
+    pub(super) async fn ask(&self, asked: &Asked<'_>) -> Result<Option<Entrance>, Refusal> {
         let Some(authorizer) = self.authorizer() else { return Ok(None) };
-        self.rights.ask(&authorizer, head, path).await.map(Some)
+        self.rights.ask(&authorizer, asked).await.map(Some)
     }
 
     /// The authorizer that is asked now.

@@ -111,8 +111,9 @@ async fn ask(rights: &Rights, authorizer: &Authorizer, query: &str, token: &str)
         let name: HeaderName = "authorization".parse().unwrap();
         head.headers.insert(name, Value::from_str(&format!("Bearer {token}")).unwrap());
     }
-    let path = PathKey { gateway_id: "main".into(), path: "/ws".into() };
-    let entrance = rights.ask(authorizer, head, &path).await?;
+    let key = PathKey { gateway_id: "main".into(), path: "/ws".into() };
+    let asked = Asked { head, address: None, key: &key, path: "/ws", values: &[] };
+    let entrance = rights.ask(authorizer, &asked).await?;
     Ok(entrance.pass.subject().unwrap_or_default().to_owned())
 }
 

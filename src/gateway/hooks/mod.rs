@@ -21,6 +21,8 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use self::caller::Event;
+pub(super) use self::caller::MAX_KEPT;
+use self::caller::TooLong;
 use self::caller::{Caller, Header};
 pub(super) use self::conversation::{Answer, Conversation};
 use self::render::Unfit;
@@ -157,15 +159,14 @@ impl Visit {
         id: Uuid,
         head: &RequestHead,
         values: &[(String, String)],
-    ) -> Option<Self> {
+    ) -> Result<Option<Self>, Refusal> {
         let hooks = &path.hooks;
-        let all = [&hooks.connect, &hooks.message, &hooks.disconnect];
-        all.into_iter().any(Option::is_some).then(|| Self {
-            key: key.clone(),
-            caller: Caller::new(id, SystemTime::now(), head, values, hooks),
-            path: Arc::clone(path),
-            calls: Arc::clone(calls),
-        })
+        if [&hooks.connect, &hooks.message, &hooks.disconnect].into_iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let caller = Caller::new(id, SystemTime::now(), head, values, hooks);
+        let caller = caller.map_err(|TooLong| Refusal::TooMuchToKeep)?;
+        Ok(Some(Self { key: key.clone(), caller, path: Arc::clone(path), calls: Arc::clone(calls) }))
     }
 
     /// Whether messages of the client are heard.
@@ -173,7 +174,8 @@ impl Visit {
         self.path.hooks.message.is_some()
     }
 
-    /// Asks whether the client may connect. Gives itself back, and the subprotocol that the integration has chosen.
+    /// Asks whether the client may connect, and forgets what was for that alone. Gives itself back, and the subprotocol
+    /// that the integration has chosen.
     pub(super) async fn connect(self) -> Result<(Self, Option<String>), Refusal> {
         if self.calls.is_behind() {
             return Err(Refusal::HooksBusy);
@@ -181,8 +183,10 @@ impl Visit {
         let mut asking = Asking(Some(self));
         let Some(visit) = &asking.0 else { return Err(Refusal::HookFailed) };
         let answer = visit.ask_to_connect().await;
-        let Some(visit) = asking.0.take() else { return Err(Refusal::HookFailed) };
-        answer.map(|protocol| (visit, protocol))
+        let Some(mut visit) = asking.0.take() else { return Err(Refusal::HookFailed) };
+        let chosen = answer?;
+        visit.caller.forget(&visit.path.hooks);
+        Ok((visit, chosen))
     }
 
     async fn ask_to_connect(&self) -> Result<Option<String>, Refusal> {

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use url::Url;
 
 use super::caller::{Caller, Event, Header};
-use crate::model::hook::{Dummy, HttpCall, Parameter, Piece, Place, pieces};
+use crate::model::hook::{Dummy, HttpCall, Parameter, Piece, Place, names, pieces};
 
 /// What a value must not change in an address: all but the unreserved characters of RFC 3986.
 const IN_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -36,17 +36,21 @@ pub(super) fn request(
     let own = caller.own_headers(event);
     let value = |name: &str| caller.value(name, &own);
     let place = |name: &str| parameters.iter().find(|known| known.name == name).map(|known| known.place);
-    for parameter in parameters.iter().filter(|known| matches!(known.place, Place::Path | Place::Rest)) {
-        let steps = value(&parameter.name).unwrap_or_default();
-        if steps.split(['/', '\\']).any(|step| matches!(step, "." | "..")) {
-            return Err(Unfit(format!("{{{}}} may not be a step of a path", parameter.name)));
-        }
-    }
     let encode = |text: &str, name: &str| {
         let encoded = if place(name) == Some(Place::Rest) { IN_PATH } else { IN_SEGMENT };
         utf8_percent_encode(text, encoded).to_string()
     };
-    let url = fill(&call.url, value, |text, name| Cow::Owned(encode(text, name)));
+    let fill_in = |text: &str| fill(text, value, |text, name| Cow::Owned(encode(text, name)));
+    let path = call.url.split(['?', '#']).next().unwrap_or_default();
+    for segment in path.split('/').filter(|segment| names(segment).next().is_some()) {
+        // As servers may read it: escapes undone, and both slashes alike.
+        let filled = fill_in(segment);
+        let filled = percent_decode_str(&filled).decode_utf8_lossy();
+        if filled.split(['/', '\\']).any(|step| matches!(step, "." | "..")) {
+            return Err(Unfit(format!("{segment} may not be a step of a path")));
+        }
+    }
+    let url = fill_in(&call.url);
     let mut url = Url::parse(&url).map_err(|error| Unfit(format!("the address {url:?}: {error}")))?;
     for (name, template) in &call.query {
         let text = fill(template, value, |text, _| Cow::Borrowed(text));
@@ -60,7 +64,7 @@ pub(super) fn request(
         headers.retain(|(known, _)| *known != name);
         headers.push((name, value));
     };
-    if call.headers.iter().any(|(name, _)| name == "*") {
+    if call.wants_all_headers() {
         headers = caller.headers().to_vec();
     }
     if let Some(content_type) = content_type {
@@ -151,7 +155,7 @@ mod tests {
         let path: Vec<_> =
             path.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_600_000_000_123);
-        Caller::new(ID, now, &head, &path, hooks)
+        Caller::new(ID, now, &head, &path, hooks).unwrap()
     }
 
     fn render(hooks: &Hooks, caller: &Caller, event: &Event<'_>) -> Result<Rendered, Unfit> {
@@ -193,10 +197,15 @@ mod tests {
     fn all_headers_are_passed_on_but_those_of_the_hop_and_our_own() {
         let hooks = hooks("{type: http, url: 'https://e.org', headers: {'*': '*'}}");
         let headers = [
+            ("accept-encoding", "gzip, br"),
             ("authorization", "Bearer t"),
-            ("connection", "Upgrade"),
+            ("connection", "Upgrade, X-Of-Hop"),
+            ("connection", "keep-alive ,x-of-hop-too"),
+            ("x-of-hop", "1"),
+            ("x-of-hop-too", "2"),
             ("host", "here"),
             ("x-yc-apigateway-websocket-connection-id", "forged"),
+            ("x_yc_apigateway_websocket_connection_id", "forged"),
             ("content-length", "5"),
         ];
         let caller = caller(&hooks, "/", &headers, &[]);
@@ -207,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_value_cannot_leave_its_place() {
-        let hooks = hooks("{type: http, url: 'https://e.org/open/{rest}', headers: {X: '{q}'}}");
+        let hooks = hooks("{type: http, url: 'https://e.org/open/{rest}?of={rest}', headers: {X: '{q}'}}");
         for (uri, rest, is_fit) in [
             ("/", "a/b", true),
             ("/", "../admin", false),
@@ -223,6 +232,31 @@ mod tests {
                 assert!(rendered.url.as_str().starts_with("https://e.org/open/"), "{}", rendered.url);
             }
         }
+    }
+
+    #[test]
+    fn no_value_of_any_place_makes_a_step_out_of_a_path() {
+        let fits = |url: &str, q: &str, header: &'static str, cookie: &'static str| {
+            let hooks = hooks(&format!("{{type: http, url: 'https://e.org/open/{url}'}}"));
+            let uri = format!("/?q={q}");
+            let caller = caller(&hooks, &uri, &[("x-a", header), ("cookie", cookie)], &[("room", ".")]);
+            let rendered = render(&hooks, &caller, &Event::Connect);
+            if let Ok(rendered) = &rendered {
+                assert!(rendered.url.as_str().starts_with("https://e.org/open/"), "{}", rendered.url);
+            }
+            rendered.is_ok()
+        };
+        for step in ["..", ".", "../admin", "a/..", "a%5C..%5Cb", "%2E%2E"] {
+            assert!(!fits("{q}", step, "", ""), "{step}");
+            assert!(fits("list?q={q}#{q}", step, "", ""), "{step} may stand behind the path");
+        }
+        assert!(!fits("{X-A}/x", "", "..", "") && !fits("{c}", "", "", "c=.."));
+        // Nor do two together, or one with what is around it.
+        assert!(
+            !fits("{room}{q}", ".", "", "") && !fits(".{q}", ".", "", "") && !fits("%2e{q}", ".", "", "")
+        );
+        assert!(fits("{room}{q}", "a", "", "") && fits("a{q}", "..", "", "") && fits("{q}", "...", "", ""));
+        assert!(fits("../open/{q}", "a", "", ""), "what the document itself says is as it is meant");
     }
 
     #[test]
