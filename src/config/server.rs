@@ -1,6 +1,6 @@
 //! The sections about the process itself: `data_dir`, `gateway`, `management`, `mqtt`, `log`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::settings::{GatewaySettings, LogSettings, ManagementSettings, MqttSett
 use super::tree::Kind;
 use crate::model::gateway::MAX_WORKERS;
 use crate::model::id::{self, Id};
+use crate::model::network;
 use crate::model::target::Target;
 use crate::model::topic;
 use crate::telemetry::{LogFormat, trace};
@@ -90,7 +91,7 @@ pub(super) fn read(root: &mut Fields<'_>, reading: &mut Reading) -> Server {
 /// An address, or a network as ADDRESS/BITS.
 fn network(value: &Value<'_>, reading: &mut Reading) -> Option<IpNet> {
     let text = value.str(reading)?;
-    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+    let network = network::parse(text);
     if network.is_none() {
         let shown = value.shown();
         value.fault(

@@ -1,6 +1,5 @@
 //! Many WebSocket connections at once.
 
-use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
@@ -13,6 +12,7 @@ use crate::api::fault::{Code, Fault};
 use crate::api::resource::find;
 use crate::api::{Table, list};
 use crate::model::connection::{Selection, after};
+use crate::model::network;
 use crate::model::role::{Area, Right};
 use crate::proto::types::triggercast::v1::{
     BroadcastToConnectionsRequest, BroadcastToConnectionsResponse, DisconnectConnectionsRequest,
@@ -41,8 +41,7 @@ fn network(text: &str) -> Result<Option<IpNet>, Fault> {
     if text.is_empty() {
         return Ok(None);
     }
-    let address = text.parse().ok().map(|ip: IpAddr| IpNet::from(ip.to_canonical()));
-    address.or_else(|| text.parse().ok()).map(Some).ok_or_else(|| {
+    network::parse(text).map(Some).ok_or_else(|| {
         let what = format!("{text:?} is neither an address nor a network such as 10.0.0.0/8");
         Fault::field("source_ip", what)
     })
