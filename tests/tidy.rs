@@ -16,7 +16,7 @@ const IMPORTS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("identity", &[]),
     ("jq", &[]),
-    ("console", &[]),
+    ("console", &["model"]),
     ("tls", &["database", "identity", "model", "telemetry"]),
     ("store", &["database", "model"]),
     ("api", &["config", "database", "identity", "model", "proto", "store", "telemetry"]),

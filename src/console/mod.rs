@@ -13,6 +13,8 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, guard, web};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use crate::model::reference;
+
 /// Where browsers find the gateways, as the pages are told it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GatewayPort {
@@ -62,8 +64,7 @@ impl Console {
                 Ok(page) if name.ends_with(".html") => Bytes::from(filled(page, gateway)),
                 _ => Bytes::from_static(bytes),
             };
-            let digest = Sha256::digest(&body);
-            let digest = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
+            let digest = reference::hex(&Sha256::digest(&body)[..16]);
             (*name, File { content_type, body, tag: EntityTag::new_strong(digest) })
         };
         Self { files: files::FILES.iter().map(file).collect(), policy: policy(gateway) }

@@ -1,10 +1,9 @@
 //! How many clients a path has: in all, from one address, of one subject. Limits are asked here before a client comes.
 
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::model::counted::Counted;
 use crate::model::limits::Limits;
 use crate::model::network;
 
@@ -48,8 +47,8 @@ pub(super) struct Crowd(Mutex<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     all: usize,
-    by_address: HashMap<IpAddr, u32>,
-    by_subject: HashMap<Arc<Subject>, u32>,
+    by_address: Counted<IpAddr>,
+    by_subject: Counted<Arc<Subject>>,
 }
 
 impl Crowd {
@@ -59,22 +58,19 @@ impl Crowd {
         if counts.all >= limits.connections {
             return Err(Crowded::Path);
         }
-        let is_full = |count: Option<&u32>, most| count.is_some_and(|count| *count as usize >= most);
         let (address, subject) = (party.network(), party.subject.as_ref());
-        let by_address = address.and_then(|address| counts.by_address.get(&address));
-        if is_full(by_address, limits.connections_per_address) {
+        if address.is_some_and(|address| counts.by_address.of(&address) >= limits.connections_per_address) {
             return Err(Crowded::Address);
         }
-        let by_subject = subject.and_then(|subject| counts.by_subject.get(subject));
-        if is_full(by_subject, limits.connections_per_subject) {
+        if subject.is_some_and(|subject| counts.by_subject.of(subject) >= limits.connections_per_subject) {
             return Err(Crowded::Subject);
         }
         counts.all += 1;
         if let Some(address) = address {
-            *counts.by_address.entry(address).or_default() += 1;
+            counts.by_address.enter(address);
         }
         if let Some(subject) = subject {
-            *counts.by_subject.entry(Arc::clone(subject)).or_default() += 1;
+            counts.by_subject.enter(Arc::clone(subject));
         }
         Ok(())
     }
@@ -84,24 +80,15 @@ impl Crowd {
         let mut counts = self.lock();
         counts.all -= 1;
         if let Some(address) = party.network() {
-            count_out(&mut counts.by_address, &address);
+            counts.by_address.leave(&address);
         }
         if let Some(subject) = &party.subject {
-            count_out(&mut counts.by_subject, subject);
+            counts.by_subject.leave(subject);
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn count_out<K: Hash + Eq>(counts: &mut HashMap<K, u32>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
     }
 }
 

@@ -109,7 +109,8 @@ impl Client {
         Self { io, head: String::from_utf8(head).unwrap() }
     }
 
-    fn frame(&mut self) -> (u8, Vec<u8>) {
+    /// The next frame: its first byte, and its payload as it came.
+    fn raw_frame(&mut self) -> (u8, Vec<u8>) {
         let mut head = [0; 2];
         self.io.read_exact(&mut head).unwrap();
         let len = match head[1] {
@@ -122,7 +123,12 @@ impl Client {
         };
         let mut payload = vec![0; len];
         self.io.read_exact(&mut payload).unwrap();
-        (head[0], unwrapped(payload))
+        (head[0], payload)
+    }
+
+    fn frame(&mut self) -> (u8, Vec<u8>) {
+        let (first, payload) = self.raw_frame();
+        (first, unwrapped(payload))
     }
 
     /// Frames up to the close frame or the end; pings are left out.

@@ -6,6 +6,7 @@ pub mod certificate;
 pub mod condition;
 pub mod connection;
 pub mod container;
+pub mod counted;
 pub mod duration;
 pub mod event;
 pub mod event_id;

@@ -1,10 +1,10 @@
 //! Turns for handshakes: so many of a port at a time, and so few of one address that it cannot take them all. Asked by
 //! [`super::Acceptor`].
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::model::counted::Counted;
 use crate::model::network;
 
 /// The turns of one port.
@@ -19,7 +19,7 @@ pub(super) struct Turns {
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    by_network: HashMap<IpAddr, usize>,
+    by_network: Counted<IpAddr>,
 }
 
 /// A handshake that is under way.
@@ -50,11 +50,10 @@ impl Turns {
         if taken.all >= self.most {
             return Err(Full::Port);
         }
-        let of_one = taken.by_network.entry(network).or_default();
-        if *of_one >= self.most_of_one {
+        if taken.by_network.of(&network) >= self.most_of_one {
             return Err(Full::Address);
         }
-        *of_one += 1;
+        taken.by_network.enter(network);
         taken.all += 1;
         Ok(Turn { turns: self, network })
     }
@@ -68,12 +67,7 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut taken = self.turns.lock();
         taken.all -= 1;
-        if let Some(of_one) = taken.by_network.get_mut(&self.network) {
-            *of_one -= 1;
-            if *of_one == 0 {
-                taken.by_network.remove(&self.network);
-            }
-        }
+        taken.by_network.leave(&self.network);
     }
 }
 

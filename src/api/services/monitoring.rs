@@ -21,7 +21,7 @@ use crate::proto::types::triggercast::v1::{
     ListDeviceActivityRequest, ListDeviceActivityResponse, Overview, PathActivity, Problem, Sample,
     SourceActivity, Totals, TriggerActivity,
 };
-use crate::proto::types::yandex::cloud::iot::devices::v1::Device;
+use crate::proto::types::yandex::cloud::iot::devices::v1::{Device, Registry};
 use crate::proto::types::yandex::cloud::serverless::triggers::v2::Trigger;
 use crate::store::Kind;
 
@@ -183,10 +183,7 @@ fn action(action: SeenAction) -> ActionActivity {
 
 fn devices(call: &Call<'_>, request: ListDeviceActivityRequest) -> Result<ListDeviceActivityResponse, Fault> {
     let registry = &request.registry_id;
-    {
-        let state = call.api.store.state();
-        call.may(&state, Right::See(Area::Devices), find(&state, Kind::DeviceRegistry, registry)?)?;
-    }
+    call.see_record::<Registry>(&call.api.store.state(), registry)?;
     let of_registry = |record: &crate::store::Record| *record.parent == **registry;
     let (page, next_page_token) =
         call.page::<Device>(of_registry, request.page_size, &request.page_token, "")?;

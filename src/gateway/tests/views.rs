@@ -62,27 +62,16 @@ impl Client {
     pub(super) fn message(&mut self) -> (String, bool) {
         let (mut all, mut packed) = (Vec::new(), false);
         loop {
-            let mut head = [0; 2];
-            self.io.read_exact(&mut head).unwrap();
-            let len = match head[1] {
-                126 => {
-                    let mut len = [0; 2];
-                    self.io.read_exact(&mut len).unwrap();
-                    usize::from(u16::from_be_bytes(len))
-                }
-                len => usize::from(len),
-            };
-            let mut payload = vec![0; len];
-            self.io.read_exact(&mut payload).unwrap();
-            match head[0] & 0x0f {
+            let (first, payload) = self.raw_frame();
+            match first & 0x0f {
                 0x9 => continue,
-                0x1 => packed = head[0] & 0x40 != 0,
+                0x1 => packed = first & 0x40 != 0,
                 opcode => {
-                    assert_eq!((opcode, head[0] & 0x40), (0, 0), "{:?}", String::from_utf8_lossy(&payload))
+                    assert_eq!((opcode, first & 0x40), (0, 0), "{:?}", String::from_utf8_lossy(&payload))
                 }
             }
             all.extend(payload);
-            if head[0] & 0x80 != 0 {
+            if first & 0x80 != 0 {
                 let text = if packed { inflate(&all, 1 << 20).unwrap() } else { all };
                 return (String::from_utf8(text).unwrap(), packed);
             }
