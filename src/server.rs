@@ -6,6 +6,7 @@
 mod follow;
 mod monitor;
 mod plant;
+mod room;
 mod secure;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 
 use self::monitor::Told;
 use self::plant::Running;
+use self::room::Room;
 use self::secure::secure;
 use crate::api::{Api, ApiSettings, Plant, of_file, wanted};
 use crate::config::{ManagementSettings, Settings, Tls};
@@ -109,24 +111,21 @@ pub enum ServeError {
 /// Serves until SIGTERM or SIGINT, then stops in order. Returns when everything has ended.
 pub fn run(settings: Settings) -> Result<(), ServeError> {
     // Every connection needs a file descriptor; the default soft limit is often 1024.
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit < FEW_FILES => {
-            tracing::warn!(limit, "few files may be open at once, so few connections; see 'ulimit -n'");
-        }
-        Ok(_) => {}
-        Err(error) => tracing::debug!(%error, "failed to raise the limit of open files"),
-    }
+    let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
+        tracing::debug!(%error, "failed to raise the limit of open files");
+        rlimit::Resource::NOFILE.get_soft().unwrap_or(FEW_FILES)
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("client")
         .enable_all()
         .build()?;
-    let served = System::new().block_on(serve(settings, runtime.handle().clone()));
+    let served = System::new().block_on(serve(settings, files, runtime.handle().clone()));
     runtime.shutdown_background();
     served
 }
 
-async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<(), ServeError> {
+async fn serve(settings: Settings, files: u64, runtime: tokio::runtime::Handle) -> Result<(), ServeError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let readiness = Arc::new(Readiness::default());
 
@@ -160,15 +159,24 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     if let Some(disk) = &disk {
         readiness.watch_journal(disk.health());
     }
+    let workers = settings.gateway.workers.unwrap_or(cores);
+    let room = Room::of(files, workers, settings.gateway.max_connections);
+    if files < FEW_FILES {
+        let connections = room.clients;
+        tracing::warn!(
+            files,
+            connections,
+            "few files may be open at once, so few connections; see 'ulimit -n'"
+        );
+    }
     let public = PublicLimits {
-        connections: settings.gateway.max_connections,
+        connections: room.clients,
         handshakes_per_second: settings.gateway.handshakes_per_second,
         handshake_timeout: settings.gateway.handshake_timeout,
         trusted_proxies: settings.gateway.trusted_proxies.clone(),
     };
     let outbound = Outbound::new(&settings.gateway.allowed_local_targets, runtime.clone());
     let directory = Arc::new(Directory::new(&resources.gateways, public, &journals, outbound));
-    let workers = settings.gateway.workers.unwrap_or(cores);
     let registries = Registries::start(&settings.data_dir, resources, &runtime).await?.map(Arc::new);
     let webhooks = Webhooks::new(registries.clone());
     let mqtt = match (mqtt_socket, &settings.mqtt) {
@@ -184,7 +192,11 @@ async fn serve(settings: Settings, runtime: tokio::runtime::Handle) -> Result<()
     };
     let gateway_tls = secured.gateway.is_some();
     let console = Console::new(GatewayPort { address: gateway_address, tls: gateway_tls });
-    let port = Port { tls: secured.gateway, mqtt: door(mqtt.as_ref(), &settings) };
+    let port = Port {
+        tls: secured.gateway,
+        mqtt: door(mqtt.as_ref(), &settings),
+        most_of_worker: Some(room.of_worker),
+    };
     let listener = Listener::start_as(port, gateway_socket, workers, Arc::clone(&directory))?;
 
     let running = Arc::new(Running {

@@ -365,6 +365,8 @@ pub struct Port {
     pub tls: Option<Acceptor>,
     /// Who takes WebSockets that speak MQTT; without it nobody does.
     pub mqtt: Option<Door>,
+    /// Most connections that one worker has; the next ones wait until it has one less. Without it there is no bound.
+    pub most_of_worker: Option<usize>,
 }
 
 /// The public port: every worker's handshakes and sessions.
@@ -396,6 +398,7 @@ impl Listener {
         let registered = Arc::clone(&shards);
         let server = actix_server::Server::build()
             .workers(workers)
+            .max_concurrent_connections(port.most_of_worker.unwrap_or(usize::MAX))
             .disable_signals()
             .listen("gateway", socket, move || {
                 // This closure runs on each worker's own thread.
