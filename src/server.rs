@@ -37,6 +37,7 @@ use crate::model::trigger::Action;
 use crate::mqtt;
 use crate::source::readiness::Readiness;
 use crate::store::Store;
+use crate::telemetry;
 
 /// Most threads for SourceActors, BatchActors and GatewayActors.
 const MAX_ARBITERS: usize = 4;
@@ -103,6 +104,9 @@ pub enum ServeError {
         /// `gateway`, `management` or `grpc`.
         service: &'static str,
     },
+    /// The collector of traces cannot be told.
+    #[error("failed to export traces: {0}")]
+    Export(#[from] telemetry::ExportError),
     /// A thread or a signal handler is not to be had.
     #[error("failed to start: {0}")]
     System(#[from] std::io::Error),
@@ -120,7 +124,11 @@ pub fn run(settings: Settings) -> Result<(), ServeError> {
         .thread_name("client")
         .enable_all()
         .build()?;
+    if let Some(collector) = settings.log.trace.as_ref().and_then(|trace| trace.otlp.as_ref()) {
+        telemetry::start_export(collector, &settings.node, runtime.handle())?;
+    }
     let served = System::new().block_on(serve(settings, files, runtime.handle().clone()));
+    runtime.block_on(telemetry::finish_export());
     runtime.shutdown_background();
     served
 }

@@ -454,6 +454,7 @@ fn faults_say_what_and_where() {
         ("trace word", changed("data_dir: ./data", "log: { trace: sometimes }")),
         ("trace of none", changed("data_dir: ./data", "log: { trace: { one_in: 0 } }")),
         ("trace topic", changed("data_dir: ./data", "log: { trace: { topic: \"a/#/b\" } }")),
+        ("trace collector", changed("data_dir: ./data", "log: { trace: { otlp: \"127.0.0.1:4317\" } }")),
         ("trace key", changed("data_dir: ./data", "log: { trace: { every: 2 } }")),
         ("demo passwords in public", changed("127.0.0.1:1883", "0.0.0.0:1883")),
         // Ids.

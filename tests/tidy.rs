@@ -82,6 +82,7 @@ const KEPT_TO: &[(&str, &[&str])] = &[
         &["src/proto/raw.rs", "src/management/grpc.rs", "src/management/incoming.rs", "src/cli/remote/"],
     ),
     ("axum", &["src/management/grpc.rs"]),
+    ("opentelemetry", &["src/telemetry/otlp.rs", "src/telemetry/trace.rs"]),
     ("jaq_", &["src/jq/"]),
     ("jsonwebtoken", &["src/identity/key.rs", "src/cli/remote/"]),
     ("rcgen", &["src/tls/", "src/model/certificate.rs"]),

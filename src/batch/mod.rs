@@ -203,7 +203,7 @@ impl BatchActor {
                 self.report_oversize(&batch);
             }
             if trace::is_on() {
-                trace::passed("batched", &self.trigger, batch.events.iter());
+                trace::batched(&self.trigger, batch.events.iter());
             }
             events += batch.events.len() as u64;
             batches.push(batch.events);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::accounts::items;
 use super::fields::{Fields, Reading, Value};
-use super::scalar::{declared_id, duration, whole, word};
+use super::scalar::{declared_id, duration, http_url, whole, word};
 use super::secret::{secret, token};
 use super::unique::Unique;
 use crate::model::container::{
@@ -170,20 +170,4 @@ fn owner_id(value: &Value<'_>, reading: &mut Reading) -> Option<Id> {
         value.fault(reading, format_args!("{} is not an id ({})", value.shown(), id::RULE));
     }
     Some(Id::from(text))
-}
-
-fn http_url(value: &Value<'_>, reading: &mut Reading) -> Option<String> {
-    let text = value.str(reading)?;
-    let good = url::Url::parse(text).ok().filter(|url| {
-        matches!(url.scheme(), "http" | "https")
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none()
-    });
-    if good.is_none() {
-        // Not shown: it may hold a password.
-        value.fault(reading, "the URL must be http://HOST[:PORT] or https://HOST[:PORT], without a login");
-    }
-    Some(text.trim_end_matches('/').to_owned())
 }

@@ -164,3 +164,20 @@ pub(super) fn label(key: &str, value: &Value<'_>, reading: &mut Reading) {
         value.fault(reading, format_args!("{shown} is not a label value ([-_./\\@0-9a-z]*, 0 to 63)"));
     }
 }
+
+/// A server by `http://HOST[:PORT]` or https, which needs no login.
+pub(super) fn http_url(value: &Value<'_>, reading: &mut Reading) -> Option<String> {
+    let text = value.str(reading)?;
+    let good = url::Url::parse(text).ok().filter(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    });
+    if good.is_none() {
+        // Not shown: it may hold a password.
+        value.fault(reading, "the URL must be http://HOST[:PORT] or https://HOST[:PORT], without a login");
+    }
+    Some(text.trim_end_matches('/').to_owned())
+}

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::accounts::items;
 use super::fields::{Fields, Reading, Spot, Value};
 use super::gateways::origin;
-use super::scalar::{address, duration, whole, word};
+use super::scalar::{address, duration, http_url, whole, word};
 use super::settings::{GatewaySettings, LogSettings, ManagementSettings, MqttSettings, Tls, defaults};
 use super::tree::Kind;
 use crate::model::gateway::MAX_WORKERS;
@@ -235,7 +235,7 @@ fn log(root: &mut Fields<'_>, reading: &mut Reading) -> LogSettings {
     LogSettings { format, trace }
 }
 
-/// `on`, `off`, or `{one_in, device, topic}`.
+/// `on`, `off`, or `{one_in, device, topic, otlp}`.
 fn trace(value: &Value<'_>, reading: &mut Reading) -> Option<trace::Wanted> {
     if matches!(value.node.kind, Kind::Text(_)) {
         let is_on = word(value, &[("on", true), ("off", false)], reading);
@@ -251,8 +251,9 @@ fn trace(value: &Value<'_>, reading: &mut Reading) -> Option<trace::Wanted> {
         }
         Some(text.to_owned())
     });
+    let otlp = fields.get("otlp").and_then(|value| http_url(&value, reading));
     fields.finish(reading);
-    Some(trace::Wanted { one_in: one_in.map_or(1, |number| number as u32), device, topic })
+    Some(trace::Wanted { one_in: one_in.map_or(1, |number| number as u32), device, topic, otlp })
 }
 
 /// A section that acts with all its defaults when it is not there.

@@ -1,6 +1,6 @@
 //! What passes through the server just now, as calls tell it. What is counted begins anew with the process.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -46,6 +46,10 @@ pub struct Sample {
     pub websocket_connections: u64,
     /// See [`Totals`].
     pub mqtt_connections: u64,
+    /// Writes of workers to those clients of a path that keep up, since the start.
+    pub writes: u64,
+    /// From the entry of the oldest event of each of them until then, added up.
+    pub lag_sum: Duration,
 }
 
 /// A path.

@@ -49,6 +49,7 @@ pub(super) async fn sample(running: Weak<Running>) {
         interval.tick().await;
         let Some(running) = running.upgrade() else { return };
         let totals = METRICS.totals();
+        let (writes, lag_sum) = METRICS.delivery_seconds.times();
         let sample = Sample {
             number: 0,
             at: SystemTime::now(),
@@ -57,6 +58,8 @@ pub(super) async fn sample(running: Weak<Running>) {
             deliveries: totals.deliveries,
             websocket_connections: totals.websocket_connections,
             mqtt_connections: totals.mqtt_connections,
+            writes,
+            lag_sum,
         };
         running.told.samples.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
     }

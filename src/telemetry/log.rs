@@ -16,11 +16,14 @@ pub enum LogFormat {
 }
 
 /// Starts logging to stderr. `RUST_LOG` (directives of tracing-subscriber) adds to the default, `info`. Events are
-/// followed if some are wanted, or `RUST_LOG` asks for the lines of traces. A second call does nothing.
+/// followed if some are wanted, or `RUST_LOG` asks for the lines of traces; [`start_export`](super::start_export) tells a
+/// collector of them. A second call does nothing.
 pub fn start_logging(format: LogFormat, traced: Option<Wanted>) {
     let default = match traced {
-        Some(_) => format!("info,actix_server=warn,rumqttc=error,{}=trace", trace::TARGET),
-        None => "info,actix_server=warn,rumqttc=error".to_owned(),
+        Some(Wanted { otlp: None, .. }) => {
+            format!("info,actix_server=warn,rumqttc=error,{}=trace", trace::TARGET)
+        }
+        _ => "info,actix_server=warn,rumqttc=error".to_owned(),
     };
     let wanted = std::env::var("RUST_LOG").unwrap_or_default();
     let filter = EnvFilter::try_new(format!("{default},{wanted}"));
@@ -37,7 +40,7 @@ pub fn start_logging(format: LogFormat, traced: Option<Wanted>) {
     }
     let is_seen = LevelFilter::current() >= LevelFilter::TRACE
         && tracing::enabled!(target: trace::TARGET, tracing::Level::TRACE);
-    if is_seen {
+    if is_seen || traced.is_some() {
         trace::start(traced.unwrap_or_default());
     }
 }

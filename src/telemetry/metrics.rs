@@ -135,6 +135,8 @@ pub struct Metrics {
     pub tls_handshakes: Family<Reason, Counter>,
     /// Certificates that came while the server ran: `loaded` or `failed`.
     pub tls_reloads: Family<Reason, Counter>,
+    /// Spans of followed events, by what became of them.
+    pub trace_spans: Family<Reason, Counter>,
     /// Panics that were contained, by actor.
     pub actor_panics: Family<ActorLabel, Counter>,
     /// Actors that were started again after their end, by actor.
@@ -197,6 +199,7 @@ impl Metrics {
             registry_reconciliation_seconds: b.times("registry_reconciliation", (Duration::from_millis(10), 4.0, 10), "Time of such a reading"),
             tls_handshakes: b.family("tls_handshakes", reason, "TLS handshakes, by how they ended: `done`, `failed`, `timeout`, `full`"),
             tls_reloads: b.family("tls_reloads", reason, "New certificates while the server ran: `loaded`, `failed`"),
+            trace_spans: b.family("trace_spans", reason, "Spans of followed events for a collector: `exported`, `failed` (it did not take them), `dropped` (too many waited)"),
             actor_panics: b.family("actor_panics", &["actor"], "Panics contained"),
             actor_restarts: b.family("actor_restarts", &["actor"], "Actors started again"),
             listed: std::mem::take(&mut book.listed),
@@ -234,7 +237,8 @@ impl Metrics {
 
     /// Mean time of a commit since the start.
     pub fn mean_commit(&self) -> Duration {
-        self.journal_commit_seconds.mean_time()
+        let (commits, time) = self.journal_commit_seconds.times();
+        time.checked_div(commits.try_into().unwrap_or(u32::MAX)).unwrap_or_default()
     }
 
     /// The sum of it all.

@@ -50,6 +50,8 @@ mod tests {
             deliveries: 0,
             websocket_connections: 0,
             mqtt_connections: 0,
+            writes: 0,
+            lag_sum: Duration::ZERO,
         }
     }
 

@@ -53,10 +53,10 @@ impl Spread {
         self.observe(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// The mean of the times that came.
-    pub fn mean_time(&self) -> Duration {
-        let count: u64 = self.0.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum();
-        Duration::from_nanos(self.0.sum.load(Ordering::Relaxed) / count.max(1))
+    /// How many times came, and all of them added up.
+    pub fn times(&self) -> (u64, Duration) {
+        let count = self.0.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        (count, Duration::from_nanos(self.0.sum.load(Ordering::Relaxed)))
     }
 }
 
@@ -103,10 +103,10 @@ mod tests {
     #[test]
     fn times_are_told_in_seconds() {
         let spread = Spread::of_times(Duration::from_millis(1), 10.0, 3);
-        assert_eq!(spread.mean_time(), Duration::ZERO);
+        assert_eq!(spread.times(), (0, Duration::ZERO));
         spread.observe_time(Duration::from_millis(10));
         spread.observe_time(Duration::from_millis(30));
-        assert_eq!(spread.mean_time(), Duration::from_millis(20));
+        assert_eq!(spread.times(), (2, Duration::from_millis(40)));
         let text = text(&spread);
         for line in ["s_sum 0.04\n", "le=\"0.001\"} 0", "le=\"0.01\"} 1", "le=\"0.1\"} 2"] {
             assert!(text.contains(line), "{line}\n{text}");

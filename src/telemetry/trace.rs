@@ -1,14 +1,18 @@
-//! Follows single events from their publish to the sockets, by log lines, when that is asked for.
+//! Follows single events from their publish to the sockets, by log lines or by spans for a collector, when that is asked for.
 //!
 //! Every stage asks [`is_on`], which is one branch when it is off. Who lets an event in decides whether it is followed; the
 //! later stages know it by its id, and the workers, which see encoded messages, by its place on a path. What is
 //! remembered is bounded: the oldest is followed no further.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
+use opentelemetry::KeyValue;
+
+use super::otlp::{self, Stage};
 use crate::model::event::{Event, EventId};
 use crate::model::gateway::PathKey;
 use crate::model::topic;
@@ -31,12 +35,14 @@ pub struct Wanted {
     pub device: Option<String>,
     /// Only those whose topic, or repository, this filter matches.
     pub topic: Option<String>,
+    /// The collector that is told of them instead of the log: a URL of http or https, which speaks OTLP over gRPC.
+    pub otlp: Option<String>,
 }
 
 impl Default for Wanted {
     /// All.
     fn default() -> Self {
-        Self { one_in: 1, device: None, topic: None }
+        Self { one_in: 1, device: None, topic: None, otlp: None }
     }
 }
 
@@ -46,17 +52,19 @@ struct Traces {
     wanted: Wanted,
     /// Those that matched.
     matched: u32,
-    followed: HashSet<EventId>,
+    /// With the time when they came in, and that of the last batch with them.
+    followed: HashMap<EventId, (SystemTime, SystemTime)>,
     /// In the order in which they came.
     order: VecDeque<EventId>,
-    placed: BTreeMap<(PathKey, u64), EventId>,
+    /// With the time when they were broadcast.
+    placed: BTreeMap<(PathKey, u64), (EventId, SystemTime)>,
     places: VecDeque<(PathKey, u64)>,
 }
 
 impl Traces {
     /// Whether an event that comes in is followed; it is from now on.
-    fn enter(&mut self, id: EventId, device: &str, topic: &str) -> bool {
-        let Wanted { one_in, device: wanted, topic: filter } = &self.wanted;
+    fn enter(&mut self, id: EventId, device: &str, topic: &str, now: SystemTime) -> bool {
+        let Wanted { one_in, device: wanted, topic: filter, otlp: _ } = &self.wanted;
         let matches = wanted.as_ref().is_none_or(|wanted| wanted == device)
             && filter.as_ref().is_none_or(|filter| topic::matches(filter, topic));
         if !matches {
@@ -64,7 +72,7 @@ impl Traces {
         }
         let is_due = self.matched.is_multiple_of((*one_in).max(1));
         self.matched = self.matched.wrapping_add(1);
-        if is_due && self.followed.insert(id) {
+        if is_due && self.followed.insert(id, (now, now)).is_none() {
             if self.order.len() >= MOST
                 && let Some(oldest) = self.order.pop_front()
             {
@@ -76,9 +84,9 @@ impl Traces {
     }
 
     /// A followed event has its place on a path.
-    fn place(&mut self, path: &PathKey, position: u64, id: EventId) {
+    fn place(&mut self, path: &PathKey, position: u64, id: EventId, now: SystemTime) {
         let place = (path.clone(), position);
-        if self.placed.insert(place.clone(), id).is_none() {
+        if self.placed.insert(place.clone(), (id, now)).is_none() {
             if self.places.len() >= MOST
                 && let Some(oldest) = self.places.pop_front()
             {
@@ -88,13 +96,13 @@ impl Traces {
         }
     }
 
-    /// The followed events on a stretch of a path.
-    fn on(&self, path: &PathKey, places: Range<u64>) -> Vec<EventId> {
+    /// The followed events on a stretch of a path, and when they were broadcast.
+    fn on(&self, path: &PathKey, places: Range<u64>) -> Vec<(EventId, SystemTime)> {
         if places.is_empty() {
             return Vec::new();
         }
         let range = (path.clone(), places.start)..(path.clone(), places.end);
-        self.placed.range(range).map(|(_, id)| *id).collect()
+        self.placed.range(range).map(|(_, placed)| *placed).collect()
     }
 }
 
@@ -116,45 +124,88 @@ pub fn is_on() -> bool {
 
 /// An event comes in, of a device (or of none) on a topic or in a repository.
 pub fn received(event: &Event, device: &str, topic: &str) {
-    if traces().enter(event.id, device, topic) {
+    let now = SystemTime::now();
+    if traces().enter(event.id, device, topic, now) {
         tracing::trace!(target: TARGET, event_id = %event.id, device, topic, "received");
+        otlp::tell(event.id, now, now, || {
+            let device = KeyValue::new("triggercast.device_id", device.to_owned());
+            let topic = KeyValue::new("messaging.destination.name", topic.to_owned());
+            Stage { name: "received", attributes: vec![device, topic] }
+        });
     }
 }
 
-/// Events have passed a stage; `place` says of whom.
-pub fn passed<'a>(stage: &'static str, place: &str, events: impl IntoIterator<Item = &'a Event>) {
-    let followed: Vec<EventId> = {
+/// Events are on disk.
+pub fn journaled<'a>(events: impl IntoIterator<Item = &'a Event>) {
+    let now = SystemTime::now();
+    let followed: Vec<_> = {
         let traces = traces();
         let ids = events.into_iter().map(|event| event.id);
-        ids.filter(|id| traces.followed.contains(id)).collect()
+        ids.filter_map(|id| Some((id, traces.followed.get(&id)?.0))).collect()
     };
-    for id in followed {
-        tracing::trace!(target: TARGET, event_id = %id, place, "{stage}");
+    for (id, since) in followed {
+        tracing::trace!(target: TARGET, event_id = %id, "journaled");
+        otlp::tell(id, since, now, || Stage { name: "journaled", attributes: Vec::new() });
+    }
+}
+
+/// A batch of a trigger with these events has closed.
+pub fn batched<'a>(trigger: &str, events: impl IntoIterator<Item = &'a Event>) {
+    let now = SystemTime::now();
+    let mut followed = Vec::new();
+    {
+        let mut traces = traces();
+        for event in events {
+            if let Some((received, batched)) = traces.followed.get_mut(&event.id) {
+                *batched = now;
+                followed.push((event.id, *received));
+            }
+        }
+    }
+    for (id, since) in followed {
+        tracing::trace!(target: TARGET, event_id = %id, trigger, "batched");
+        otlp::tell(id, since, now, || {
+            let trigger = KeyValue::new("triggercast.trigger", trigger.to_owned());
+            Stage { name: "batched", attributes: vec![trigger] }
+        });
     }
 }
 
 /// Events are broadcast on a path, the first of them at this position.
 pub fn broadcast<'a>(path: &PathKey, first: u64, events: impl IntoIterator<Item = &'a Event>) {
+    let now = SystemTime::now();
     let mut followed = Vec::new();
     {
         let mut traces = traces();
         for (event, position) in events.into_iter().zip(first..) {
-            if traces.followed.contains(&event.id) {
-                traces.place(path, position, event.id);
-                followed.push((event.id, position));
+            if let Some((_, batched)) = traces.followed.get(&event.id).copied() {
+                traces.place(path, position, event.id, now);
+                followed.push((event.id, position, batched));
             }
         }
     }
-    for (id, position) in followed {
+    for (id, position, since) in followed {
         tracing::trace!(target: TARGET, event_id = %id, %path, position, "broadcast");
+        otlp::tell(id, since, now, || {
+            let path = KeyValue::new("triggercast.path", path.to_string());
+            let position = KeyValue::new("triggercast.position", position as i64);
+            Stage { name: "broadcast", attributes: vec![path, position] }
+        });
     }
 }
 
 /// A worker has written a stretch of a path to those of its clients that keep up.
 pub fn written(path: &PathKey, places: Range<u64>, worker: usize, clients: usize) {
+    let now = SystemTime::now();
     let followed = traces().on(path, places);
-    for id in followed {
+    for (id, since) in followed {
         tracing::trace!(target: TARGET, event_id = %id, %path, worker, clients, "written");
+        otlp::tell(id, since, now, || {
+            let path = KeyValue::new("triggercast.path", path.to_string());
+            let worker = KeyValue::new("triggercast.worker", worker as i64);
+            let clients = KeyValue::new("triggercast.clients", clients as i64);
+            Stage { name: "written", attributes: vec![path, worker, clients] }
+        });
     }
 }
 
@@ -170,9 +221,10 @@ mod tests {
 
     #[test]
     fn what_is_wanted_is_followed_one_in_so_many() {
-        let wanted = Wanted { one_in: 2, device: Some("d".into()), topic: Some("a/+".into()) };
+        let wanted = Wanted { one_in: 2, device: Some("d".into()), topic: Some("a/+".into()), otlp: None };
         let mut traces = Traces { wanted, ..Traces::default() };
-        let mut enter = |n, device, topic| traces.enter(Uuid::from_u128(n), device, topic);
+        let mut enter =
+            |n, device, topic| traces.enter(Uuid::from_u128(n), device, topic, SystemTime::UNIX_EPOCH);
         assert!(enter(1, "d", "a/b"));
         assert!(!enter(2, "other", "a/b") && !enter(3, "d", "b/a"));
         assert!(!enter(4, "d", "a/c"));
@@ -183,12 +235,13 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let mut traces = Traces::default();
         for n in 0..MOST as u128 + 10 {
-            assert!(traces.enter(Uuid::from_u128(n), "", ""));
-            traces.place(&path(), n as u64, Uuid::from_u128(n));
+            assert!(traces.enter(Uuid::from_u128(n), "", "", SystemTime::UNIX_EPOCH));
+            traces.place(&path(), n as u64, Uuid::from_u128(n), SystemTime::UNIX_EPOCH);
         }
         assert_eq!((traces.followed.len(), traces.order.len()), (MOST, MOST));
         assert_eq!((traces.placed.len(), traces.places.len()), (MOST, MOST));
-        assert_eq!(traces.on(&path(), 0..12), [Uuid::from_u128(10), Uuid::from_u128(11)]);
+        let first = [10, 11].map(|n| (Uuid::from_u128(n), SystemTime::UNIX_EPOCH));
+        assert_eq!(traces.on(&path(), 0..12), first);
         let other = PathKey { path: "/x".into(), ..path() };
         assert!(traces.on(&other, 0..u64::MAX).is_empty());
     }

@@ -1,8 +1,10 @@
 //! What passes through the server is told by calls: in all, by trigger, by device, by container registry.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use crate::common::{Caller, FACTORY, TestServer, config, trigger, until};
+use crate::common::{Caller, FACTORY, LIMIT, Listener, TestServer, config, script, trigger, until};
 
 /// The factory with a trigger to `/ws` in threes, one to a path in memory, one with jq, and a container registry.
 fn server() -> TestServer {
@@ -99,6 +101,18 @@ fn samples_go_on_from_where_the_caller_stands() {
     assert_eq!((number(&samples[0]["number"]), number(&samples[1]["number"])), (1, 2));
     let later = get(&server, "overview?afterSample=1");
     assert_eq!(number(&later["samples"][0]["number"]), 2);
+    // What is written is timed from its entry on, the wait in its batch included.
+    let mut socket = server.websocket("/ws");
+    for payload in ["1", "2", "3"] {
+        server.publish("$devices/press-1/events", payload);
+    }
+    socket.events(3);
+    let sample = until("a sample with the write", || {
+        let overview = get(&server, "overview");
+        overview["samples"].as_array()?.last().filter(|sample| number(&sample["writes"]) > 0).cloned()
+    });
+    let lag = sample["lagSum"].as_str().and_then(|lag| lag.strip_suffix('s')?.parse::<f64>().ok()).unwrap();
+    assert!(number(&sample["writes"]) == 1 && lag > 0.0 && lag < LIMIT.as_secs_f64(), "{sample}");
 }
 
 #[test]
@@ -267,4 +281,82 @@ fn without_being_asked_no_event_is_followed() {
     }
     socket.events(3);
     assert_eq!(server.log("event_id"), Vec::<String>::new());
+}
+
+/// A collector that others wrote the protocol of.
+struct Collector {
+    server: Listener,
+    address: String,
+}
+
+impl Collector {
+    fn start(port: &str) -> Self {
+        let mut server = Listener::spawn(script("collector.py").arg(port));
+        let address = server.line();
+        Self { server, address }
+    }
+
+    fn span(&mut self) -> Value {
+        serde_json::from_str(&self.server.line()).unwrap()
+    }
+}
+
+#[test]
+fn a_collector_is_told_of_an_event_as_one_trace() {
+    let mut collector = Collector::start("0");
+    let source = r#"iot_message: { registry_id: factory, mqtt_topic: "$devices/+/events", batch_settings: { max_count: 1, cutoff: 1s } }"#;
+    let config = config(&format!("{FACTORY}triggers:\n{}", trigger("all", source, "/ws")));
+    let wanted = format!("log: {{ format: json, trace: {{ otlp: \"http://{}\" }} }}", collector.address);
+    let server = TestServer::start(&config.replace("log: { format: json }", &wanted));
+    let mut socket = server.websocket("/ws");
+    server.publish("$devices/press-1/events", "1");
+    let id = socket.events(1)[0].id.clone();
+    let mut spans = Vec::new();
+    while spans.last().is_none_or(|span: &Value| span["name"] != "written") {
+        spans.push(collector.span());
+    }
+    // It may be batched before it is on disk.
+    let names: BTreeSet<_> = spans.iter().map(|span| span["name"].as_str().unwrap()).collect();
+    assert_eq!(names, BTreeSet::from(["received", "journaled", "batched", "broadcast", "written"]));
+    assert_eq!((spans.len(), &spans[0]["name"]), (5, &json!("received")));
+    let root = &spans[0]["span"];
+    for span in &spans {
+        assert_eq!(span["trace"], *id.replace('-', ""));
+        assert_eq!(span["service"], "triggercast");
+        let is_child = span["parent"] == *root && span["span"] != *root;
+        assert!(is_child || (span["name"] == "received" && span["parent"] == ""), "{span}");
+        assert!(span["start"].as_u64() <= span["end"].as_u64(), "{span}");
+    }
+    let said = |at: usize, key: &str| spans[at]["attributes"][key].as_str().unwrap_or_default().to_owned();
+    assert_eq!(said(0, "messaging.destination.name"), "$devices/press-1/events");
+    assert_eq!(
+        (said(0, "triggercast.device_id"), said(4, "triggercast.path")),
+        ("press-1".into(), "/main/ws".into())
+    );
+    // Neither are there lines of it in the log, nor is anything lost by a collector that goes; that is told once.
+    let port = collector.address.rsplit(':').next().unwrap().to_owned();
+    drop(collector);
+    let lost = until("word of the collector", || {
+        server.publish("$devices/press-1/events", "2");
+        assert_eq!(socket.events(1)[0].payload, "2");
+        Some(server.log("traces are not taken")).filter(|lines| !lines.is_empty())
+    });
+    assert_eq!(lost.len(), 1);
+    let mut collector = Collector::start(&port);
+    until("word of its return", || {
+        server.publish("$devices/press-1/events", "3");
+        Some(server.log("")).filter(|lines| lines.iter().any(|line| line.contains("traces are taken again")))
+    });
+    assert_eq!(collector.span()["service"], "triggercast");
+    // A stop sends what is left.
+    server.publish("$devices/press-1/events", "last");
+    let last = until("the last event", || {
+        let event = &socket.events(1)[0];
+        (event.payload == "last").then(|| event.id.replace('-', ""))
+    });
+    assert!(server.stop().success());
+    until("its last span", || {
+        let span = collector.span();
+        (span["trace"] == *last && span["name"] == "written").then_some(())
+    });
 }

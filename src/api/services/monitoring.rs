@@ -108,6 +108,8 @@ fn sample(sample: &activity::Sample) -> Sample {
         deliveries: int(sample.deliveries),
         websocket_connections: int(sample.websocket_connections),
         mqtt_connections: int(sample.mqtt_connections),
+        writes: int(sample.writes),
+        lag_sum: prost_types::Duration::try_from(sample.lag_sum).ok(),
     }
 }
 

@@ -5,8 +5,9 @@ import { clock, count } from "./show.js";
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** A line over the last `span` seconds. `show(times, values)` draws it anew: seconds since 1970, and numbers. */
-export function line(title, { signal, span = 600, tone = "--line", format = count } = {}) {
+/** A line over the last `span` seconds. `show(times, values)` draws it anew: seconds since 1970, and numbers.
+ * It reaches up to `least` at least. */
+export function line(title, { signal, span = 600, tone = "--line", format = count, least = 1 } = {}) {
   const now = el("output.now", "–");
   const place = el("div.plot", { role: "img" });
   const node = keep(el("figure.chart", el("figcaption", el("span", title), now), place));
@@ -29,7 +30,7 @@ export function line(title, { signal, span = 600, tone = "--line", format = coun
     padding: [8, 8, 0, 0],
     scales: {
       x: { range: () => [Date.now() / 1000 - span, Date.now() / 1000] },
-      y: { range: (_, low, high) => [0, Math.max(1, high * 1.15)] },
+      y: { range: (_, low, high) => [0, Math.max(least, high * 1.15)] },
     },
     axes: [
       { ...axis, grid: { show: false }, space: 90, values: (_, ticks) => ticks.map((tick) => clock(tick * 1000).slice(0, 5)), size: 26 },
@@ -76,6 +77,15 @@ export function rates(samples, name) {
     if (!at) return null;
     const time = (new Date(sample.at) - new Date(samples[at - 1].at)) / 1000;
     return time > 0 ? Math.max(0, (Number(sample[name] ?? 0) - Number(samples[at - 1][name] ?? 0)) / time) : null;
+  });
+}
+
+/** The mean time from an event's entry to the sockets, in seconds, between two neighbours each; null where nothing was written. */
+export function lags(samples) {
+  return samples.map((sample, at) => {
+    const since = (name, number) => number(sample[name] ?? 0) - number(samples[at - 1][name] ?? 0);
+    const writes = at ? since("writes", Number) : 0;
+    return writes > 0 ? since("lagSum", (time) => Number.parseFloat(time)) / writes : null;
   });
 }
 

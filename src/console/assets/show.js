@@ -25,6 +25,7 @@ export const seconds = (duration) => Number.parseFloat(duration ?? "0");
 
 export function lasting(given) {
   const time = typeof given === "string" ? seconds(given) : given;
+  if (time === null) return "–";
   if (time === 0) return "0";
   if (time < 0.001) return `${fine.format(time * 1e6)} µs`;
   if (time < 1) return `${fine.format(time * 1000)} ms`;

@@ -332,7 +332,7 @@ impl Writer {
                     told.send_replace(first + events);
                 }
                 if trace::is_on() {
-                    trace::passed("journaled", "journal", arrived.events.iter());
+                    trace::journaled(arrived.events.iter());
                 }
                 arrived.receipt.accept();
                 None

@@ -2,7 +2,7 @@
 
 import { badge, el, keep, link, route, show } from "../dom.js";
 import { all, get, poll, session } from "../api.js";
-import { line, rates } from "../chart.js";
+import { lags, line, rates } from "../chart.js";
 import { table } from "../list.js";
 import { bytes, conditions, count, lasting, rate, trouble } from "../show.js";
 
@@ -13,7 +13,8 @@ export function overview(page) {
   const events = line("Events per second", { signal, format: rate });
   const deliveries = line("Deliveries per second", { signal, format: rate, tone: "--line-2" });
   const connections = line("WebSocket connections", { signal, tone: "--line-3" });
-  const charts = keep(el("section.charts", { "aria-label": "The last ten minutes" }, events.node, deliveries.node, connections.node));
+  const lag = line("Lag: from publish to socket, time in the batch included", { signal, format: lasting, tone: "--line-2", least: 0.001 });
+  const charts = keep(el("section.charts", { "aria-label": "The last ten minutes" }, events.node, deliveries.node, connections.node, lag.node));
   const body = el("div.stack", el("p.loading", { role: "status" }, "Loading…"));
   const names = new Map();
   let samples = [];
@@ -37,6 +38,7 @@ export function overview(page) {
     const times = samples.map(({ at }) => new Date(at) / 1000);
     events.show(times, rates(samples, "events"));
     deliveries.show(times, rates(samples, "deliveries"));
+    lag.show(times, lags(samples));
     connections.show(times, samples.map(({ websocketConnections = 0 }) => Number(websocketConnections)));
   });
   return [page.head("Overview"), body];
@@ -69,6 +71,7 @@ function tiles({ totals = {}, journal = {}, sources = [], gateways = [], problem
   return el("section.tiles", { "aria-label": "Now" },
     tile("Events/s", last("events"), `${count(totals.events)} in all`),
     tile("Deliveries/s", last("deliveries"), `${count(totals.deliveries)} in all`),
+    tile("Lag", lasting(lags(samples).findLast((lag) => lag !== null) ?? null), "publish to socket, batch included"),
     tile("Connections", count(web), `${count(totals.mqttConnections)} MQTT · ${slow ? `${count(slow)} behind` : "none behind"}`, "gateways"),
     tile("Triggers", count(now.activeTriggers), `${count(now.pausedTriggers)} paused`, "triggers"),
     tile("Sources", `${count(working)}/${count(sources.length)}`, "working", "devices"),
