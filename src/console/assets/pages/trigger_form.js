@@ -170,13 +170,17 @@ function iot(page, registries, { kind, settings }) {
   const registry = field("Registry", select(need(registries, "a registry"), own.registryId ?? (registries.length === 1 ? registries[0].id : ""), { required: true, onchange: () => load() }), { path: "source.iot_message.registry_id" });
   const device = field("Device", select([["", "All devices"]], own.deviceId ?? ""), { path: "source.iot_message.device_id", hint: "Only what this device publishes." });
   const topic = field("MQTT topic", text(own.mqttTopic, { placeholder: "$devices/+/events" }), { path: "source.iot_message.mqtt_topic", hint: "With “+” and “#”, or an alias. Empty: all topics." });
+  const offer = (list, value) => {
+    device.input.replaceChildren(...select([["", "All devices"], ...named(list)], value).childNodes);
+    device.input.value = value;
+  };
+  let offered = own.registryId;
   const load = async () => {
     const registryId = registry.input.value;
+    if (registryId !== offered) offer([], registryId === own.registryId ? own.deviceId ?? "" : "");
+    offered = registryId;
     const list = registryId ? await all("/iot-devices/v1/devices", { registryId }, "devices", page.signal).catch(() => []) : [];
-    if (registryId !== registry.input.value) return;
-    const fresh = select([["", "All devices"], ...named(list)], list.some(({ id }) => id === device.input.value) ? device.input.value : own.deviceId ?? "");
-    device.input.replaceChildren(...fresh.childNodes);
-    device.input.value = fresh.value;
+    if (registryId === offered) offer(list, device.input.value);
   };
   load();
   const value = () => ({ registryId: registry.input.value, deviceId: device.input.value, mqttTopic: topic.input.value.trim() });
