@@ -1,7 +1,7 @@
 // Signing in: with an API key, such as the administrator's, or an IAM token.
 
 import { el, field, show } from "../dom.js";
-import { get, session } from "../api.js";
+import { call, session } from "../api.js";
 import { trouble } from "../show.js";
 
 export function signIn(page, enter) {
@@ -19,19 +19,19 @@ export function signIn(page, enter) {
     place.complain(text ? (/^[\x21-\x7e]+$/.test(text) ? "" : "A key or token has no spaces and no letters beyond ASCII.") : "Put the key in here.");
     if (secret.getAttribute("aria-invalid")) return secret.focus();
     send.disabled = true;
-    session.signIn(`${form.elements.kind.value} ${text}`);
+    const authorization = `${form.elements.kind.value} ${text}`;
     try {
-      await get("/triggers/v2/triggers", { folderId: session.folder, pageSize: 1 }, page.signal);
+      await call("GET", "/triggers/v2/triggers", { query: { folderId: session.folder, pageSize: 1 }, signal: page.signal, authorization });
     } catch (error) {
       // Whoever may not see triggers may see other things.
       if (error.status !== 403 && error.status !== 404) {
-        session.signOut();
         send.disabled = false;
         if (!form.isConnected) return;
         show(wrong, trouble(error));
         return secret.focus();
       }
     }
+    session.signIn(authorization);
     enter();
   };
   const form = el("form.card.sign-in", { onsubmit, novalidate: true },
