@@ -2,7 +2,7 @@
 
 import { button, el, field, select, toast } from "../dom.js";
 import { all, get, session, socketUrl } from "../api.js";
-import { event, eventRow } from "../event.js";
+import { eventRow, events as eventsOf, readable } from "../event.js";
 import { count, rate } from "../show.js";
 
 const KEPT = 500;
@@ -81,6 +81,7 @@ export async function tail(page) {
       return stop(`Not possible: ${error.message}`);
     }
     const own = socket;
+    own.binaryType = "arraybuffer";
     say("Connecting…");
     own.onopen = () => {
       waits = 0;
@@ -99,13 +100,7 @@ export async function tail(page) {
   };
 
   const take = (data) => {
-    let messages = [];
-    try {
-      messages = JSON.parse(data).messages ?? [];
-    } catch {
-      // It is shown below as what it is.
-    }
-    const made = messages.length ? messages.map(event) : [{ at: new Date().toISOString(), type: "message", from: "message", text: String(data), decoded: String(data), value: String(data) }];
+    const made = eventsOf(typeof data === "string" ? data : readable(new Uint8Array(data)).text);
     last = made.at(-1).id ?? last;
     seen += made.length;
     times.push([performance.now(), made.length]);
@@ -160,8 +155,8 @@ export async function tail(page) {
     draw();
   });
   const copy = button("Copy", async () => {
-    const text = events.filter(fits).map(({ value }) => (typeof value === "string" ? value : JSON.stringify(value))).join("\n");
-    await navigator.clipboard.writeText(text).then(() => toast("Copied, one event a line.", "good"), () => toast("The browser does not allow it.", "bad"));
+    const text = events.filter(fits).map(({ raw }) => raw.replace(/\s*\n\s*/g, " ")).join("\n");
+    await (navigator.clipboard?.writeText(text) ?? Promise.reject()).then(() => toast("Copied, one event a line.", "good"), () => toast("The browser does not allow it.", "bad"));
   });
   const ticking = setInterval(tell, 1000);
   signal.addEventListener("abort", () => {

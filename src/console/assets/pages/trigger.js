@@ -43,7 +43,7 @@ export async function trigger(page) {
       const all = does.actions ?? [];
       samples.push({ at: new Date().toISOString(), events: all.reduce((sum, { events = 0 }) => sum + Number(events), 0) });
       samples.splice(0, samples.length - KEPT);
-      events.show(does.events);
+      events.show(does.events, does.eventsWithheld && "You may not see what its source says.");
       show(activity, conditions(does.conditions), el("div.columns", all.map(performed), keep(chartCard)), keep(lastCard));
       chart.show(samples.map((sample) => new Date(sample.at) / 1000), rates(samples, "events"));
     } catch (error) {
@@ -151,14 +151,7 @@ function test(trigger) {
 
 function result({ sent, reason, event, message }, at, trigger) {
   const { gatewayId = "", path = "" } = trigger.action?.[at]?.gatewayWebsocketBroadcast ?? {};
-  const json = (text) => {
-    try {
-      return JSON.parse(text);
-    } catch {
-      return text;
-    }
-  };
   return el("div.result",
     el("p", el("strong", sent ? "Sent" : "Not sent"), ` to ${gatewayId}${path}`, reason && `: ${reason}`),
-    event && pretty(json(event)), message && el("p.muted", `A message of ${bytes(new TextEncoder().encode(message).length)}, if it is alone in its batch.`));
+    event && pretty(event), message && el("p.muted", `A message of ${bytes(new TextEncoder().encode(message).length)}, if it is alone in its batch.`));
 }
