@@ -103,6 +103,9 @@ export async function all(path, query, name, signal) {
   return answer[name] ?? [];
 }
 
+/** A gateway's paths, as they are declared, and what they do. */
+export const pathsOf = async (gatewayId, signal) => (await get(at`/triggercast/v1/gateways/${gatewayId}/activity`, {}, signal)).paths ?? [];
+
 /** Does something now and again `every` so many milliseconds while the page can be seen, until `signal` ends it. */
 export function poll(every, signal, what) {
   let timer;

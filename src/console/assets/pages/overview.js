@@ -62,23 +62,26 @@ const tile = (name, value, more, to) => {
   return to ? el("a.tile", { href: route(to) }, inside) : el("div.tile", inside);
 };
 
-function tiles({ totals = {}, journal = {}, sources = [], gateways = [], problems = [], ...now }, samples) {
+function tiles({ totals = {}, journal = {}, problems = [], ...now }, samples) {
   const last = (name) => rate(rates(samples.slice(-2), name).at(-1) ?? 0);
-  const paths = gateways.reduce((sum, { paths = [] }) => sum + paths.length, 0);
-  const working = sources.filter((source) => !source.conditions?.length).length;
+  const all = Number(now.sourceCount ?? 0);
+  const paths = Number(now.pathCount ?? 0);
   const web = Number(totals.websocketConnections ?? 0) + Number(totals.eventStreams ?? 0);
   const slow = Number(totals.slowClients ?? 0);
   return el("section.tiles", { "aria-label": "Now" },
     tile("Events/s", last("events"), `${count(totals.events)} in all`),
     tile("Deliveries/s", last("deliveries"), `${count(totals.deliveries)} in all`),
     tile("Lag", lasting(lags(samples).findLast((lag) => lag !== null) ?? null), "publish to socket, batch included"),
-    tile("Connections", count(web), `${count(totals.mqttConnections)} MQTT · ${slow ? `${count(slow)} behind` : "none behind"}`, "gateways"),
+    tile("Connections", count(web), `${count(totals.mqttConnections)} MQTT${slow ? ` · ${count(slow)}× fell behind` : ""}`, "gateways"),
     tile("Triggers", count(now.activeTriggers), `${count(now.pausedTriggers)} paused`, "triggers"),
-    tile("Sources", `${count(working)}/${count(sources.length)}`, "working", "devices"),
-    tile("Gateways", count(gateways.length), `${count(paths)} path${paths === 1 ? "" : "s"}`, "gateways"),
+    tile("Sources", `${count(all - Number(now.failingSourceCount ?? 0))}/${count(all)}`, "working", "devices"),
+    tile("Gateways", count(now.gatewayCount), `${count(paths)} path${paths === 1 ? "" : "s"}`, "gateways"),
     tile("Commit", journal.commitMean ? lasting(journal.commitMean) : "–", `on average · ${bytes(journal.size)} kept`),
-    tile("Not delivered", count(totals.dropped), problems.length ? `${count(problems.length)} problem${problems.length > 1 ? "s" : ""}` : "no problems"));
+    tile("Not delivered", count(totals.dropped), problems.length ? `${manyOf(problems)} problem${problems.length > 1 ? "s" : ""}` : "no problems"));
 }
+
+/** The server tells of so many problems at most. */
+const manyOf = (problems) => (problems.length < 100 ? count(problems.length) : "100 or more");
 
 function problems(list = []) {
   if (!list.length) return el("p.fine", { role: "status" }, "Everything works.");
@@ -86,16 +89,16 @@ function problems(list = []) {
     list.map(({ what, condition }) => el("div.problem", el("h3", what), conditions([condition ?? {}]))));
 }
 
-function sources({ sources = [] }, names) {
+function sources({ sources = [], sourceCount }, names) {
   const columns = [
     ["Source", ({ name }) => name],
     ["State", ({ conditions: why = [] }) => (why.length ? [badge("Failing", "bad"), conditions(why)] : badge("Working", "good"))],
     ["Triggers", ({ triggerIds = [] }) => el("span.chips", triggerIds.map((id) => link(names.get(id), "triggers", id)))],
   ];
-  return el("section.card", el("h2", "Sources"), table("Sources", columns, sources, { key: ({ name }) => name, empty: "No source feeds a trigger yet." }));
+  return el("section.card", el("h2", "Sources"), table("Sources", columns, sources, { key: ({ name }) => name, of: Number(sourceCount ?? 0), empty: "No source feeds a trigger yet." }));
 }
 
-function gateways({ gateways = [] }) {
+function gateways({ gateways = [], pathCount }) {
   const rows = gateways.flatMap(({ gatewayId, paths = [] }) => paths.map((path) => ({ gatewayId, ...path })));
   const columns = [
     ["Path", ({ gatewayId, path }) => el("div", link(gatewayId, "gateways", gatewayId), el("span.mono", path))],
@@ -105,5 +108,5 @@ function gateways({ gateways = [] }) {
     ["", ({ gatewayId, path }) => el("a.button.small", { href: route("tail", gatewayId, path), "aria-label": `Tail ${gatewayId}${path}` }, "Tail")],
   ];
   return el("section.card", el("h2", "Paths"),
-    table("Paths of gateways", columns, rows, { key: ({ gatewayId, path }) => gatewayId + path, empty: "There is no gateway yet." }));
+    table("Paths of gateways", columns, rows, { key: ({ gatewayId, path }) => gatewayId + path, of: Number(pathCount ?? 0), empty: "There is no gateway yet." }));
 }

@@ -1,7 +1,7 @@
 // The live tail of a path: what its clients get, over a WebSocket like theirs. It comes back with the id of its last event, and keeps 500.
 
 import { button, el, field, select, toast } from "../dom.js";
-import { all, get, session, socketUrl } from "../api.js";
+import { all, pathsOf, session, socketUrl } from "../api.js";
 import { eventRow, events as eventsOf, readable } from "../event.js";
 import { count, rate } from "../show.js";
 
@@ -13,21 +13,25 @@ const FINAL = new Set([1002, 1007, 1008, 1009, 4401]);
 export async function tail(page) {
   const [givenGateway, givenPath] = page.named;
   const { signal } = page;
-  const [gateways, overview] = await Promise.all([
-    all("/apigateways/v1/apigateways", { folderId: session.folder }, "apiGateways", signal).catch(() => []),
-    get("/triggercast/v1/overview", { afterSample: "9007199254740991" }, signal).catch(() => ({})),
-  ]);
-  const paths = new Map((overview.gateways ?? []).map(({ gatewayId, paths = [] }) => [gatewayId, paths.map(({ path }) => path)]));
+  const gateways = await all("/apigateways/v1/apigateways", { folderId: session.folder }, "apiGateways", signal).catch(() => []);
   const known = el("datalist", { id: "tail-paths" });
-  const offer = () => known.replaceChildren(...(paths.get(gateway.input.value) ?? []).map((path) => el("option", { value: path })));
+  let paths = [];
+  /** Offers the paths of the gateway; what they are is asked for when it is chosen. */
+  const offer = async () => {
+    const id = gateway.input.value;
+    const list = id ? await pathsOf(id, signal).catch(() => []) : [];
+    if (id !== gateway.input.value) return;
+    paths = list.map(({ path }) => path);
+    known.replaceChildren(...paths.map((path) => el("option", { value: path })));
+  };
   const gateway = field("Gateway", select(gateways.map(({ id, name }) => [id, name || id]), givenGateway, { onchange: () => offer() }));
-  const first = (paths.get(gateway.input.value) ?? [])[0] ?? "/ws";
-  const path = field("Path", el("input", { type: "text", value: givenPath ?? first, list: "tail-paths", spellcheck: "false", autocomplete: "off" }));
+  const offered = offer();
+  if (!givenPath) await offered;
+  const path = field("Path", el("input", { type: "text", value: givenPath ?? paths[0] ?? "/ws", list: "tail-paths", spellcheck: "false", autocomplete: "off" }));
   const start = field("Begin with", select(STARTS, "last=20"));
   const filter = field("Filter", el("input", { type: "search", placeholder: "Text, such as a device or a value", oninput: () => draw() }));
   const extra = field("Query", el("input", { type: "text", spellcheck: "false", autocomplete: "off", placeholder: "device=press-1&token=…" }), { hint: "More of the URL: filters of the server, or a token where the path asks for one." });
   const raw = el("input", { type: "checkbox", onchange: () => draw() });
-  offer();
 
   const rows = el("ol.events", { "aria-label": "Events, the newest first" });
   const empty = el("p.empty", "Waiting for events…");

@@ -1,7 +1,7 @@
 // Makes a trigger, or changes one: the three kinds of sources, batches, and up to five targets. What the server finds wrong stands at its field.
 
 import { button, el, field, keep, select, show, toast } from "../dom.js";
-import { all, at, change, get, session } from "../api.js";
+import { all, at, change, get, pathsOf, session } from "../api.js";
 import { EVENT_TYPES, seconds, source } from "../show.js";
 
 const MOST_TARGETS = 5;
@@ -21,17 +21,20 @@ export async function triggerForm(page) {
   const folderId = session.folder;
   const none = () => [];
   const names = (path, query, list) => all(path, query, list, page.signal).catch(none);
-  const [known, registries, brokers, images, gateways, accounts, overview] = await Promise.all([
+  const [known, registries, brokers, images, gateways, accounts] = await Promise.all([
     id ? get(at`/triggers/v2/triggers/${id}`, {}, page.signal) : {},
     names("/iot-devices/v1/registries", { folderId }, "registries"),
     names("/iot-broker/v1/brokers", { folderId }, "brokers"),
     names("/container-registry/v1/registries", { folderId }, "registries"),
     names("/apigateways/v1/apigateways", { folderId }, "apiGateways"),
     names("/iam/v1/serviceAccounts", { folderId }, "serviceAccounts"),
-    get("/triggercast/v1/overview", {}, page.signal).catch(() => ({})),
   ]);
   const old = source(known);
-  const paths = new Map((overview.gateways ?? []).map(({ gatewayId, paths = [] }) => [gatewayId, paths.map(({ path }) => path)]));
+  const asked = new Map();
+  const paths = (gatewayId) => {
+    if (!asked.has(gatewayId)) asked.set(gatewayId, pathsOf(gatewayId, page.signal).catch(() => []));
+    return asked.get(gatewayId);
+  };
 
   const name = field("Name", text(known.name, { maxlength: 63 }), { path: "name", hint: "3 to 63 characters: lower-case letters, digits and “-”; a letter first." });
   const description = field("Description", el("textarea", { rows: 2, maxlength: 500, value: known.description ?? "" }), { path: "description", hint: "At most 500 characters." });
@@ -227,7 +230,11 @@ function target(action, { gateways, accounts, paths }) {
   const base = "gateway_websocket_broadcast";
   const listId = `paths-${(lists += 1)}`;
   const known = el("datalist", { id: listId });
-  const offer = () => known.replaceChildren(...(paths.get(gateway.input.value) ?? []).map((path) => el("option", { value: path })));
+  const offer = async () => {
+    const id = gateway.input.value;
+    const list = id ? await paths(id) : [];
+    if (id === gateway.input.value) known.replaceChildren(...list.map(({ path }) => el("option", { value: path })));
+  };
   const gateway = field("API gateway", select(need(gateways, "a gateway"), own.gatewayId ?? (gateways.length === 1 ? gateways[0].id : ""), { required: true, onchange: () => offer() }));
   const path = field("Path", text(own.path, { required: true, list: listId, placeholder: "/ws" }), { hint: "A WebSocket path of the gateway." });
   const first = accounts.find(({ id }) => id === "broadcaster")?.id ?? "";
