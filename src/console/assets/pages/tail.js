@@ -3,9 +3,12 @@
 import { button, el, field, select, toast } from "../dom.js";
 import { all, pathsOf, session, socketUrl } from "../api.js";
 import { eventRow, events as eventsOf, readable } from "../event.js";
-import { count, rate } from "../show.js";
+import { count, lasting, rate } from "../show.js";
 
 const KEPT = 500;
+/** Milliseconds between two looks of the list, and seconds from which on it is said how late the newest event came. */
+const TURN = 250;
+const LATE = 5;
 const STARTS = [["", "What comes from now on"], ["last=20", "The last 20 events"], ["last=500", "The last 500 events"], ["since=5m", "The last five minutes"], ["since=1h", "The last hour"]];
 /** Codes after which it makes no sense to come back: what the client does, or who it is, is refused. */
 const FINAL = new Set([1002, 1007, 1008, 1009, 4401]);
@@ -31,7 +34,7 @@ export async function tail(page) {
   const start = field("Begin with", select(STARTS, "last=20"));
   const filter = field("Filter", el("input", { type: "search", placeholder: "Text, such as a device or a value", oninput: () => draw() }));
   const extra = field("Query", el("input", { type: "text", spellcheck: "false", autocomplete: "off", placeholder: "device=press-1&token=…" }), { hint: "More of the URL: filters of the server, or a token where the path asks for one." });
-  const raw = el("input", { type: "checkbox", onchange: () => draw() });
+  const raw = el("input", { type: "checkbox", onchange: () => [...rows.children].forEach((row) => row.fill()) });
 
   const rows = el("ol.events", { "aria-label": "Events, the newest first" });
   const empty = el("p.empty", "Waiting for events…");
@@ -43,6 +46,9 @@ export async function tail(page) {
   let events = [];
   let fresh = [];
   let paused = false;
+  let isRead = false;
+  let late = 0;
+  let opened = 0;
   let wanted = false;
   let socket = null;
   let last = "";
@@ -89,6 +95,7 @@ export async function tail(page) {
     say("Connecting…");
     own.onopen = () => {
       waits = 0;
+      opened = performance.now();
       say("Live", "good");
     };
     own.onmessage = ({ data }) => own === socket && take(data);
@@ -110,14 +117,16 @@ export async function tail(page) {
     times.push([performance.now(), made.length]);
     fresh.push(...made);
     if (fresh.length > KEPT) fresh.splice(0, fresh.length - KEPT);
-    planned ||= setTimeout(flush, 50);
+    // What was asked for of the past comes first, and is no delay.
+    late = performance.now() - opened > 2000 ? (Date.now() - new Date(made.at(-1).at)) / 1000 : 0;
+    planned ||= setTimeout(flush, TURN);
   };
 
   const fits = (made) => {
     const words = filter.input.value.trim().toLowerCase();
     return !words || `${made.from} ${made.type} ${made.text}`.toLowerCase().includes(words);
   };
-  const row = (made) => eventRow(made, () => raw.checked);
+  const row = (made) => (made.row ??= eventRow(made, () => raw.checked));
 
   /** Shows what has come; while it is paused, only how much. */
   const flush = () => {
@@ -141,17 +150,25 @@ export async function tail(page) {
     while (times.length && times[0][0] < since) times.shift();
     const perSecond = times.reduce((sum, [, n]) => sum + n, 0) / 5;
     const waiting = paused && fresh.length ? ` · ${count(fresh.length)}${fresh.length === KEPT ? " or more" : ""} wait` : "";
-    numbers.textContent = `${count(seen)} event${seen === 1 ? "" : "s"} · ${rate(perSecond)}/s${waiting}`;
+    const delay = times.length && late >= LATE ? ` · ${lasting(late)} behind` : "";
+    numbers.textContent = `${count(seen)} event${seen === 1 ? "" : "s"} · ${rate(perSecond)}/s${delay}${waiting}`;
     empty.hidden = rows.childElementCount > 0;
     empty.textContent = events.length ? "No event fits the filter." : "Waiting for events…";
   };
 
-  const hold = (on) => {
+  const hold = (on, byReading = false) => {
     paused = on;
+    isRead = on && byReading;
     pause.textContent = on ? "Go on" : "Pause";
     pause.setAttribute("aria-pressed", String(on));
     flush();
   };
+
+  // Nothing moves away from under an event that is read, until it is closed, or told to go on.
+  rows.addEventListener("toggle", ({ target }) => {
+    if (target.open && !paused) hold(true, true);
+    else if (isRead && !rows.querySelector("details[open]")) hold(false);
+  }, true);
 
   const clear = button("Clear", () => {
     events = [];
