@@ -1,6 +1,6 @@
 // The live tail of a path: what its clients get, over a WebSocket like theirs. It comes back with the id of its last event, and keeps 500.
 
-import { button, el, field, select, toast } from "../dom.js";
+import { button, el, field, select, show, toast } from "../dom.js";
 import { all, pathsOf, session, socketUrl } from "../api.js";
 import { eventRow, events as eventsOf, readable } from "../event.js";
 import { count, lasting, rate } from "../show.js";
@@ -12,6 +12,13 @@ const LATE = 5;
 const STARTS = [["", "What comes from now on"], ["last=20", "The last 20 events"], ["last=500", "The last 500 events"], ["since=5m", "The last five minutes"], ["since=1h", "The last hour"]];
 /** Codes after which it makes no sense to come back: what the client does, or who it is, is refused. */
 const FINAL = new Set([1002, 1007, 1008, 1009, 4401]);
+
+/** Whether a declared path, which may be a template, has room for this one. */
+function hasRoom(declared, path) {
+  const [names, parts] = [declared.split("/"), path.split("/")];
+  const isLong = names.at(-1).endsWith("+}") && parts.length > names.length;
+  return (isLong || names.length === parts.length) && names.every((name, at) => name === parts[at] || (/^\{.*\}$/.test(name) && parts[at]));
+}
 
 export async function tail(page) {
   const [givenGateway, givenPath] = page.named;
@@ -30,7 +37,7 @@ export async function tail(page) {
   const gateway = field("Gateway", select(gateways.map(({ id, name }) => [id, name || id]), givenGateway, { onchange: () => offer() }));
   const offered = offer();
   if (!givenPath) await offered;
-  const path = field("Path", el("input", { type: "text", value: givenPath ?? paths[0] ?? "/ws", list: "tail-paths", spellcheck: "false", autocomplete: "off" }));
+  const path = field("Path", el("input", { type: "text", value: givenPath ?? paths.find((path) => !path.includes("{")) ?? "/ws", list: "tail-paths", spellcheck: "false", autocomplete: "off" }));
   const start = field("Begin with", select(STARTS, "last=20"));
   const filter = field("Filter", el("input", { type: "search", placeholder: "Text, such as a device or a value", oninput: () => draw() }));
   const extra = field("Query", el("input", { type: "text", spellcheck: "false", autocomplete: "off", placeholder: "device=press-1&token=…" }), { hint: "More of the URL: filters of the server, or a token where the path asks for one." });
@@ -39,6 +46,7 @@ export async function tail(page) {
   const rows = el("ol.events", { "aria-label": "Events, the newest first" });
   const empty = el("p.empty", "Waiting for events…");
   const state = el("span.badge", "Not connected");
+  const trouble = el("div", { role: "status" });
   const numbers = el("span.muted");
   const pause = button("Pause", () => hold(!paused), { "aria-pressed": "false" });
   const connectButton = button("Connect", () => (wanted ? stop("Not connected") : begin()), { class: "main" });
@@ -66,14 +74,24 @@ export async function tail(page) {
 
   const stop = (why) => {
     wanted = false;
+    show(trouble);
     clearTimeout(timer);
     socket?.close();
     socket = null;
     say(why);
   };
 
+  /** What may be in the way: browsers do not say. */
+  const guess = () => {
+    const asked = path.input.value.trim().split("?")[0];
+    if (paths.length && !paths.some((path) => hasRoom(path, asked))) return `The gateway ${gateway.input.value} has no path ${asked}.`;
+    return `It may be that the path asks for a token (“More”, Query: token=…), that the gateway's allowed_origins lack ${location.origin}, `
+      + `that it is stopped, or that ${socketUrl("", "").host} cannot be reached from here.`;
+  };
+
   const begin = () => {
     stop("");
+    opened = 0;
     last = "";
     waits = 0;
     wanted = true;
@@ -84,7 +102,8 @@ export async function tail(page) {
     let url;
     try {
       const query = Object.fromEntries(new URLSearchParams(extra.input.value));
-      const from = last ? { last_event_id: last } : Object.fromEntries(new URLSearchParams(start.input.value));
+      // Whoever comes back without an id goes on with what comes then: the past was seen.
+      const from = last ? { last_event_id: last } : Object.fromEntries(new URLSearchParams(opened ? "" : start.input.value));
       url = socketUrl(gateway.input.value, path.input.value.trim(), { ...query, ...from });
       socket = new WebSocket(url);
     } catch (error) {
@@ -96,11 +115,13 @@ export async function tail(page) {
     own.onopen = () => {
       waits = 0;
       opened = performance.now();
+      show(trouble);
       say("Live", "good");
     };
     own.onmessage = ({ data }) => own === socket && take(data);
     own.onclose = ({ code, reason }) => {
       if (own !== socket || !wanted) return;
+      show(trouble, !opened && el("p.note", "It was never let in. ", guess()));
       const why = code === 1006 ? "refused, or broken" : [code, reason].filter(Boolean).join(" ");
       if (FINAL.has(code)) return stop(`Closed: ${why}`);
       const wait = Math.min(10000, 500 * 2 ** waits) * (0.75 + Math.random() / 2);
@@ -196,6 +217,7 @@ export async function tail(page) {
     page.head("Live tail", { actions: [el("span", { role: "status" }, state), connectButton] }),
     el("form.card", { onsubmit }, el("div.grid.tail", gateway, path, start), known,
       el("details", el("summary", "More"), extra), el("button", { type: "submit", hidden: true }, "Connect")),
+    trouble,
     el("section.card.flush",
       el("div.card-head", el("div.actions", pause, clear, copy, el("label.check", raw, "As sent")), numbers, filter),
       empty, rows),
