@@ -1,7 +1,7 @@
 // Starts the console: which page the address names, who is signed in, light or dark.
 
 import { button, el, select } from "./dom.js";
-import { get, session, whenUnknown } from "./api.js";
+import { ApiError, get, session, whenUnknown } from "./api.js";
 import { signIn } from "./pages/sign_in.js";
 import { trouble } from "./show.js";
 
@@ -28,10 +28,14 @@ const PAGES = [
   ["audit", () => import("./pages/audit.js").then((file) => file.audit)],
 ];
 
+/** Milliseconds that a page may take before it is said that it is loading. */
+const PATIENCE = 300;
+
 const main = document.getElementById("main");
 const side = document.getElementById("side");
 let leaving = new AbortController();
 let isFirst = true;
+let folderKnown = Promise.resolve();
 
 function find(parts) {
   for (const [pattern, load] of PAGES) {
@@ -94,11 +98,19 @@ async function open() {
     }
   }
   const page = pageOf(found?.named ?? []);
+  const slow = setTimeout(() => {
+    const title = side.querySelector("nav a[aria-current]")?.textContent ?? "Triggercast";
+    if (!signal.aborted) main.replaceChildren(page.head(title), el("p.loading", { role: "status" }, "Loading…"));
+  }, PATIENCE);
   try {
-    const made = found ? await (await found.load())(page) : [page.head("No such page"), el("p", "There is nothing at this address.")];
+    const [make] = await Promise.all([found ? load(found) : nowhere, folderKnown]);
     if (signal.aborted) return;
+    const made = await make(page);
+    if (signal.aborted) return;
+    clearTimeout(slow);
     main.replaceChildren(...[made].flat(Infinity).filter(Boolean));
   } catch (error) {
+    clearTimeout(slow);
     if (signal.aborted || error.name === "AbortError") return;
     main.replaceChildren(page.head("Not to be shown"), trouble(error), el("div.buttons", button("Try again", open)));
   }
@@ -107,17 +119,25 @@ async function open() {
   isFirst = false;
 }
 
+const nowhere = (page) => [page.head("No such page"), el("p", "There is nothing at this address.")];
+
+const load = (found) =>
+  found.load().catch(() => {
+    throw new ApiError(0, "The server does not answer.");
+  });
+
 function enter() {
   isFirst = false;
-  folders();
+  folderKnown = folders();
   open();
 }
 
-/** Lets people choose a folder, where there are several that they may see. */
+/** Lets people choose a folder, where there are several that they may see; the first, if they may not see the one that was chosen. */
 async function folders() {
   const place = document.getElementById("folder-field");
   const answer = await get("/resource-manager/v1/folders", { cloudId: "triggercast" }).catch(() => ({}));
   const list = answer.folders ?? [];
+  if (list.length && !list.some(({ id }) => id === session.folder)) session.folder = list[0].id;
   place.hidden = list.length < 2;
   if (place.hidden) return;
   const choice = select(list.map(({ id, name }) => [id, name || id]), session.folder, {
@@ -159,5 +179,5 @@ document.getElementById("skip").onclick = (event) => {
 whenUnknown.do = signOut;
 setTheme(chosen());
 addEventListener("hashchange", open);
-if (session.authorization) folders();
+if (session.authorization) folderKnown = folders();
 open();

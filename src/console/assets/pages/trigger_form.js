@@ -14,13 +14,14 @@ const ENCODINGS = [["BASE64", "Base64"], ["TEXT", "Text"], ["JSON", "JSON"]];
 const PAUSES = [["HOLD", "Keep events and send them later"], ["DROP", "Do not send events"]];
 
 const text = (value, more = {}) => el("input", { type: "text", value: value ?? "", spellcheck: "false", autocomplete: "off", ...more });
+/** Nothing to choose from, and why. */
+const unseen = ({ message }) => Object.assign([], { fault: message });
 const named = (list) => list.map(({ id, name }) => [id, name && name !== id ? `${name} (${id})` : id]);
 
 export async function triggerForm(page) {
   const [id] = page.named;
   const folderId = session.folder;
-  const none = () => [];
-  const names = (path, query, list) => all(path, query, list, page.signal).catch(none);
+  const names = (path, query, list) => all(path, query, list, page.signal).catch(unseen);
   const [known, registries, brokers, images, gateways, accounts] = await Promise.all([
     id ? get(at`/triggers/v2/triggers/${id}`, {}, page.signal) : {},
     names("/iot-devices/v1/registries", { folderId }, "registries"),
@@ -166,7 +167,7 @@ function complain(fields, error, summary) {
   first?.focus();
 }
 
-const need = (list, what) => (list.length ? [["", `Choose ${what}`], ...named(list)] : [["", `There is no ${what.replace(/^an? /, "")}`]]);
+const need = (list, what) => (list.length ? [["", `Choose ${what}`], ...named(list)] : [["", list.fault ?? `There is no ${what.replace(/^an? /, "")}`]]);
 
 function iot(page, registries, { kind, settings }) {
   const own = kind === "iotMessage" ? settings : {};
@@ -182,8 +183,10 @@ function iot(page, registries, { kind, settings }) {
     const registryId = registry.input.value;
     if (registryId !== offered) offer([], registryId === own.registryId ? own.deviceId ?? "" : "");
     offered = registryId;
-    const list = registryId ? await all("/iot-devices/v1/devices", { registryId }, "devices", page.signal).catch(() => []) : [];
-    if (registryId === offered) offer(list, device.input.value);
+    const list = registryId ? await all("/iot-devices/v1/devices", { registryId }, "devices", page.signal).catch(unseen) : [];
+    if (registryId !== offered) return;
+    offer(list, device.input.value);
+    device.complain(list.fault ?? "");
   };
   load();
   const value = () => ({ registryId: registry.input.value, deviceId: device.input.value, mqttTopic: topic.input.value.trim() });
