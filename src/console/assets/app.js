@@ -1,6 +1,6 @@
 // Starts the console: which page the address names, who is signed in, light or dark.
 
-import { button, el, select } from "./dom.js";
+import { button, confirm, dialog, el, select } from "./dom.js";
 import { ApiError, get, session, whenUnknown } from "./api.js";
 import { signIn } from "./pages/sign_in.js";
 import { trouble } from "./show.js";
@@ -35,6 +35,10 @@ const main = document.getElementById("main");
 const side = document.getElementById("side");
 let leaving = new AbortController();
 let isFirst = true;
+let isAsking = false;
+/** The page that is open, and its address. */
+let current = null;
+let here = location.hash;
 let folderKnown = Promise.resolve();
 
 function find(parts) {
@@ -69,11 +73,31 @@ function pageOf(named) {
     go: (hash) => {
       location.hash = hash;
     },
+    /** Whether something was typed that would be lost; forms say so. */
+    isChanged: () => false,
   };
   return page;
 }
 
+/** Whether the page may be left: yes, unless something typed would be lost and is not to be. */
+async function mayLeave() {
+  if (!current?.isChanged()) return true;
+  if (isAsking) return false;
+  isAsking = true;
+  const answer = await confirm("Leave without saving?", "What you have changed here is lost.", "Leave");
+  isAsking = false;
+  return answer === true;
+}
+
+/** Opens what the address names now, or puts the address back. */
+async function follow() {
+  if (location.hash === here) return;
+  if (await mayLeave()) open();
+  else if (location.hash !== here) history.pushState(null, "", here || "#/");
+}
+
 async function open() {
+  here = location.hash;
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
@@ -82,6 +106,7 @@ async function open() {
   side.hidden = !isIn;
   document.body.classList.toggle("in", isIn);
   if (!isIn) {
+    current = null;
     main.replaceChildren(signIn(pageOf([]), enter));
     main.querySelector("input[type=password]").focus();
     return;
@@ -98,6 +123,7 @@ async function open() {
     }
   }
   const page = pageOf(found?.named ?? []);
+  current = page;
   const slow = setTimeout(() => {
     const title = side.querySelector("nav a[aria-current]")?.textContent ?? "Triggercast";
     if (!signal.aborted) main.replaceChildren(page.head(title), el("p.loading", { role: "status" }, "Loading…"));
@@ -142,7 +168,8 @@ async function folders() {
   if (place.hidden) return;
   const choice = select(list.map(({ id, name }) => [id, name || id]), session.folder, {
     id: "folder",
-    onchange: () => {
+    onchange: async () => {
+      if (!(await mayLeave())) return void (choice.value = session.folder);
       session.folder = choice.value;
       open();
     },
@@ -154,6 +181,24 @@ function signOut(error) {
   session.signOut();
   open();
   if (error?.message) main.querySelector("form").append(trouble(error));
+}
+
+/** Whose key is no longer known signs in again: over the page, if something is typed there. */
+async function signInAgain(error) {
+  if (isAsking) return;
+  if (!current?.isChanged() && !document.querySelector("dialog[open]")) return signOut(error);
+  isAsking = true;
+  const { signal } = leaving;
+  let isIn = null;
+  while (isIn === null && !signal.aborted) {
+    isIn = await dialog("Sign in again", (close) => [
+      trouble(error),
+      el("p.muted", "What you have typed is kept meanwhile."),
+      signIn(pageOf([]), () => close(true), button("Sign out", () => close(false))),
+    ]);
+  }
+  isAsking = false;
+  if (!isIn && !signal.aborted) signOut();
 }
 
 const THEMES = ["system", "light", "dark"];
@@ -171,13 +216,14 @@ const chosen = () => THEMES.find((theme) => theme === localStorage.getItem("trig
 
 themeButton.onclick = () => setTheme(THEMES[(THEMES.indexOf(chosen()) + 1) % THEMES.length]);
 matchMedia("(prefers-color-scheme: dark)").onchange = () => dispatchEvent(new Event("themechange"));
-document.getElementById("sign-out").onclick = () => signOut();
+document.getElementById("sign-out").onclick = async () => (await mayLeave()) && signOut();
 document.getElementById("skip").onclick = (event) => {
   event.preventDefault();
   main.focus();
 };
-whenUnknown.do = signOut;
+whenUnknown.do = signInAgain;
 setTheme(chosen());
-addEventListener("hashchange", open);
+addEventListener("hashchange", follow);
+addEventListener("beforeunload", (event) => current?.isChanged() && event.preventDefault());
 if (session.authorization) folderKnown = folders();
 open();

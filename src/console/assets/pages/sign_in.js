@@ -4,11 +4,12 @@ import { el, field, show } from "../dom.js";
 import { call, session } from "../api.js";
 import { trouble } from "../show.js";
 
-export function signIn(page, enter) {
-  document.title = "Sign in · Triggercast";
+/** The form. `leave`, a button, takes the place of what is said to those who come: for a dialog over a page. */
+export function signIn(page, enter, leave = null) {
+  if (!leave) document.title = "Sign in · Triggercast";
   const radio = (value, text, checked) =>
     el("label", el("input", { type: "radio", name: "kind", value, checked }), text);
-  const secret = el("input", { type: "password", autocomplete: "current-password", spellcheck: "false", required: true });
+  const secret = el("input", { type: "password", autocomplete: "current-password", spellcheck: "false", required: true, autofocus: leave !== null });
   const place = field("Key or token", secret, { hint: "The administrator's key is in data_dir/admin.key. It stays in this tab and is forgotten with it." });
   const wrong = el("div");
   const send = el("button.main", { type: "submit" }, "Sign in");
@@ -34,12 +35,14 @@ export function signIn(page, enter) {
     session.signIn(authorization);
     enter();
   };
-  const form = el("form.card.sign-in", { onsubmit, novalidate: true },
+  const kinds = el("fieldset.choice", el("legend", "Sign in with"), radio("Api-Key", "API key", true), radio("Bearer", "IAM token"));
+  const form = leave ? el("form", kinds, place, wrong, el("div.buttons", leave, send)) : el("form.card.sign-in",
     el("img", { src: "icon.svg", alt: "", width: 48, height: 48 }),
     el("h1", "Triggercast"),
     el("p.muted", "Events from devices to people's screens."),
-    el("fieldset.choice", el("legend", "Sign in with"), radio("Api-Key", "API key", true), radio("Bearer", "IAM token")),
-    place, wrong, send,
+    kinds, place, wrong, send,
     el("p.muted", "No key at hand? ", el("a", { href: "demo" }, "See the demo page"), ", which needs none."));
+  form.onsubmit = onsubmit;
+  form.noValidate = true;
   return form;
 }

@@ -1,6 +1,6 @@
 // Makes a trigger, or changes one: the three kinds of sources, batches, and up to five targets. What the server finds wrong stands at its field.
 
-import { button, el, field, keep, select, show, toast } from "../dom.js";
+import { button, el, field, keep, route, select, show, toast } from "../dom.js";
 import { all, at, change, get, pathsOf, session } from "../api.js";
 import { EVENT_TYPES, seconds, source } from "../show.js";
 
@@ -100,19 +100,27 @@ export async function triggerForm(page) {
     targets.forEach((made, at) => made.number(at));
   };
 
+  let loaded = {};
+  /** Names of what differs from what was loaded. */
+  const changes = () => Object.entries(value()).filter(([name, value]) => JSON.stringify(value) !== loaded[name]).map(([name]) => name);
+  const done = (id, words, kind) => {
+    page.isChanged = () => false;
+    toast(words, kind);
+    page.go(route("triggers", id));
+  };
   const onsubmit = async (event) => {
     event.preventDefault();
     prepare();
     show(summary);
     if (!check(fields())) return;
+    const changed = changes();
+    if (id && !changed.length) return done(id, "Nothing was changed.");
     send.disabled = true;
     try {
-      const body = value();
       const made = id
-        ? await change("PATCH", at`/triggers/v2/triggers/${id}`, { ...body, updateMask: "name,description,labels,source,action,onPause" })
-        : await change("POST", "/triggers/v2/triggers", { ...body, folderId });
-      toast(`Trigger ${made.name || made.id} is ${id ? "changed" : "created"}.`, "good");
-      page.go(`#/triggers/${encodeURIComponent(made.id)}`);
+        ? await change("PATCH", at`/triggers/v2/triggers/${id}`, { ...value(), updateMask: changed.join() })
+        : await change("POST", "/triggers/v2/triggers", { ...value(), folderId });
+      done(made.id, `Trigger ${made.name || made.id} is ${id ? "changed" : "created"}.`, "good");
     } catch (error) {
       complain(fields(), error, summary);
     } finally {
@@ -127,6 +135,8 @@ export async function triggerForm(page) {
     el("section.card", el("div.grid", pause)),
     summary,
     el("div.buttons", el("a.button", { href: id ? `#/triggers/${encodeURIComponent(id)}` : "#/triggers" }, "Cancel"), send));
+  loaded = Object.fromEntries(Object.entries(value()).map(([name, value]) => [name, JSON.stringify(value)]));
+  page.isChanged = () => changes().length > 0;
   return [page.head(id ? `Edit ${known.name || id}` : "Create trigger"), form];
 }
 
