@@ -47,7 +47,7 @@ export async function triggerForm(page) {
   const number = (value, more) => el("input", { type: "number", value, inputmode: "decimal", ...more });
   const batch = (last) => `source.${KINDS.find(([kind]) => kind === chosen())[2]}.batch_settings.${last}`;
   const size = field("Batch size", number(Number(batchSettings.maxCount) || 1, { min: 1, max: 1000, step: 1, required: true }), { hint: "Events: 1 to 1,000." });
-  const cutoff = field("Cutoff", number(seconds(batchSettings.cutoff) || 1, { min: 1, max: 60, step: "any", required: true }), { hint: "Seconds from the first event: 1 to 60." });
+  const cutoff = field("Cutoff", number(seconds(batchSettings.cutoff) || 1, { min: 0, max: 60, step: "any", required: true }), { hint: "Seconds from the first event: up to 60; 0 stands for 1." });
   const most = field("Batch bytes", number(Number(batchSettings.maxBytes) || "", { min: 1, max: 65536, step: 1 }), { hint: "1 to 65,536. Empty: as many as the gateway's messages hold." });
 
   const radios = el("fieldset.choice.kinds", el("legend", "Type"), KINDS.map(([kind, words]) =>
@@ -157,8 +157,15 @@ function check(fields) {
     field.complain(wrong);
     if (wrong) first ??= input;
   }
-  first?.focus();
+  reveal(first);
   return !first;
+}
+
+/** Goes to an input, also to one that is folded away. */
+function reveal(input) {
+  const folded = input?.closest("details");
+  if (folded) folded.open = true;
+  input?.focus();
 }
 
 /** Puts what the API says at the fields that it names, and the rest above the buttons. */
@@ -174,7 +181,7 @@ function complain(fields, error, summary) {
   }
   if (!error.fields?.length) rest.push(error.message);
   show(summary, rest.map((words) => el("p.alert", words)));
-  first?.focus();
+  reveal(first);
 }
 
 const need = (list, what) => (list.length ? [["", `Choose ${what}`], ...named(list)] : [["", list.fault ?? `There is no ${what.replace(/^an? /, "")}`]]);
@@ -218,10 +225,10 @@ function container(registries, { kind, settings }) {
   const tag = field("Image tag", text(own.tag, { placeholder: "latest" }), { path: `${base}.tag`, hint: "Empty: all tags." });
   const wanted = own.eventType ?? EVENT_TYPES.map(([type]) => type);
   const boxes = EVENT_TYPES.map(([type, words]) => {
-    const box = el("input", { type: "checkbox", value: type, checked: wanted.includes(type) });
+    const box = el("input", { type: "checkbox", value: type, checked: wanted.includes(type), "aria-describedby": "types-wrong" });
     return { box, node: el("label", box, words) };
   });
-  const wrong = el("small.wrong", { hidden: true });
+  const wrong = el("small.wrong", { hidden: true, id: "types-wrong" });
   const types = el("fieldset.choice.wide", el("legend", "Event types"), boxes.map(({ node }) => node), wrong);
   const chosen = () => boxes.filter(({ box }) => box.checked).map(({ box }) => box.value);
   types.input = boxes[0].box;
@@ -230,6 +237,7 @@ function container(registries, { kind, settings }) {
   types.complain = (words) => {
     wrong.textContent = words;
     wrong.hidden = !words;
+    for (const { box } of boxes) box.setAttribute("aria-invalid", String(Boolean(words)));
   };
   const value = () => ({ registryId: registry.input.value, imageName: image.input.value.trim(), tag: tag.input.value.trim(), eventType: chosen() });
   return { fields: [registry, types, image, tag], value };
