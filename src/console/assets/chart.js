@@ -20,6 +20,8 @@ export function line(title, { signal, span = 600, tone = "--line", format = coun
     if (value === undefined || value === null) return;
     now.textContent = hovered ? `${format(value)} at ${clock(data[0][at] * 1000).slice(0, 8)}` : format(value);
   };
+  // By the clock of whoever took the samples: the browser's may be another.
+  const end = () => data[0].at(-1) ?? Date.now() / 1000;
   const axis = { stroke: () => color("--muted"), font: "11px system-ui, sans-serif", ticks: { show: false } };
   const grid = { stroke: () => color("--grid"), width: 1 };
   const options = (width) => ({
@@ -29,7 +31,7 @@ export function line(title, { signal, span = 600, tone = "--line", format = coun
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
     padding: [8, 8, 0, 0],
     scales: {
-      x: { range: () => [Date.now() / 1000 - span, Date.now() / 1000] },
+      x: { range: () => [end() - span, end()] },
       y: { range: (_, low, high) => [0, Math.max(least, high * 1.15)] },
     },
     axes: [
