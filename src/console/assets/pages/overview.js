@@ -13,7 +13,7 @@ export function overview(page) {
   const events = line("Events per second", { signal, format: rate });
   const deliveries = line("Deliveries per second", { signal, format: rate, tone: "--line-2" });
   const connections = line("WebSocket connections", { signal, tone: "--line-3" });
-  const lag = line("Lag: from publish to socket, time in the batch included", { signal, format: lasting, tone: "--line-2", least: 0.001 });
+  const lag = line("Lag from publish to socket, batch included", { signal, format: lasting, tone: "--line-2", least: 0.001 });
   const charts = keep(el("section.charts", { "aria-label": "The last ten minutes" }, events.node, deliveries.node, connections.node, lag.node));
   const body = el("div.stack", el("p.loading", { role: "status" }, "Loading…"));
   const names = new Map();
@@ -85,7 +85,7 @@ function tiles({ totals = {}, journal = {}, problems = [], ...now }, samples) {
   return el("section.tiles", { "aria-label": "Now" },
     tile("Events/s", last("events"), `${count(totals.events)} in all`),
     tile("Deliveries/s", last("deliveries"), `${count(totals.deliveries)} in all`),
-    tile("Lag", lasting(lags(samples).findLast((lag) => lag !== null) ?? null), "publish to socket, batch included"),
+    tile("Lag", lasting(lags(samples).findLast((lag) => lag !== null) ?? null), "from publish to socket"),
     tile("Connections", count(web), `${count(totals.mqttConnections)} MQTT${slow ? ` · ${count(slow)}× fell behind` : ""}`, "gateways"),
     tile("Triggers", count(now.activeTriggers), `${count(now.pausedTriggers)} paused`, "triggers"),
     tile("Sources", `${count(all - Number(now.failingSourceCount ?? 0))}/${count(all)}`, "working", "devices"),
