@@ -55,6 +55,7 @@ export async function tail(page) {
   let fresh = [];
   let paused = false;
   let isRead = false;
+  let isPressed = false;
   let late = 0;
   let opened = 0;
   let wanted = false;
@@ -151,7 +152,8 @@ export async function tail(page) {
 
   /** Shows what has come; while it is paused, only how much. */
   const flush = () => {
-    planned = 0;
+    planned = isPressed ? setTimeout(flush, TURN) : 0;
+    if (planned) return;
     if (!paused) {
       rows.prepend(...fresh.filter(fits).reverse().map(row));
       events = [...events, ...fresh].slice(-KEPT);
@@ -185,7 +187,12 @@ export async function tail(page) {
     flush();
   };
 
-  // Nothing moves away from under an event that is read, until it is closed, or told to go on.
+  // Nothing moves away from under a press, nor under an event that is read, until it is closed, or told to go on.
+  rows.onpointerdown = () => (isPressed = true);
+  for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => (isPressed = false), { signal });
+  rows.onclick = ({ target }) => {
+    if (!paused && target.closest("summary")) hold(true, true);
+  };
   rows.addEventListener("toggle", ({ target }) => {
     if (target.open && !paused) hold(true, true);
     else if (isRead && !rows.querySelector("details[open]")) hold(false);
