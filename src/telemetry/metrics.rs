@@ -37,6 +37,10 @@ pub struct Metrics {
     pub mqtt_dropped: Counter,
     /// Times a publisher was not read on because a source had no room.
     pub publishers_held_back: Counter,
+    /// Publishes that the embedded server took.
+    pub mqtt_received: Counter,
+    /// Those of them that no source takes.
+    pub mqtt_unrouted: Counter,
     /// Messages sent to MQTT subscribers.
     pub mqtt_sent: Counter,
     /// Events that SourceActors took; one for each source that has it.
@@ -55,6 +59,8 @@ pub struct Metrics {
     pub messages_written: Counter,
     /// Time from an event's entry to its being written to the clients of a worker, in seconds.
     pub delivery_seconds: Spread,
+    /// Time from a batch's broadcast to its being written to the clients of a worker, in seconds.
+    pub write_seconds: Spread,
     /// Events that alone are larger than a message may be; sent as messages of their own.
     pub oversize_events: Counter,
     /// WebSocket connections open.
@@ -131,6 +137,8 @@ impl Metrics {
             publishers_held_back: b.counter("publishers_held_back", "Times a publisher was not read on because a source had no room"),
             mqtt_connections: b.gauge("mqtt_connections", "MQTT connections open"),
             mqtt_closed: b.counts("mqtt_closed", words::MQTT_CLOSED, "MQTT connections that the server ended or refused"),
+            mqtt_received: b.counter("mqtt_received", "Publishes that the embedded MQTT server took, with wills and those of calls; a repeated one counts once"),
+            mqtt_unrouted: b.counter("mqtt_unrouted", "Those of them that no trigger's source takes: acknowledged, given to MQTT subscribers if there are any, and not kept"),
             mqtt_sent: b.counter("mqtt_sent", "Messages sent to MQTT subscribers"),
             mqtt_dropped: b.counter("mqtt_dropped", "Messages dropped for slow MQTT subscribers, or refused without an answer"),
             source_events: b.counter("source_events", "Events that sources took; one for each source that has it"),
@@ -138,12 +146,13 @@ impl Metrics {
             source_disconnects: b.counter("source_disconnects", "Connections to external brokers lost or not made"),
             batches: b.counts("batches", words::BATCHES, "Batches closed, by why: `count`, `bytes`, `cutoff`, `drain`, `oversize`"),
             batch_events: b.numbers("batch_events", &BATCH_SIZES, "Events of a batch"),
-            batch_wait_seconds: b.times("batch_wait", (Duration::from_millis(1), 2.5, 13), "Time from a batch's first event to its close"),
+            batch_wait_seconds: b.times("batch_wait", (Duration::from_millis(1), 2.5, 14), "Time from a batch's first event to its close"),
             oversize_events: b.counter("oversize_events", "Events larger than a message may be, sent as messages of their own"),
             jq_dropped: b.counts("jq_dropped", words::JQ, "Events that jq does not let through: `filtered`, `error`, `over_budget`, `too_large`"),
             worker_waits: b.counter("worker_waits", "Times a worker had no room for a broadcast, and the gateway waited"),
             messages_written: b.counter("messages_written", "Messages written to WebSocket clients and as server-sent events"),
             delivery_seconds: b.times("delivery", fast(20), "Time from the entry of an event until a worker has written it to those of its clients that keep up; one for each write to all of them, of its oldest event"),
+            write_seconds: b.times("write", fast(20), "Time from the broadcast of a batch, when its place on the path is committed, until a worker has written it to those of its clients that keep up; one for each write to all of them, of its oldest batch"),
             websocket_connections: b.gauge("websocket_connections", "WebSocket connections open"),
             event_streams: b.gauge("event_streams", "Responses of server-sent events open"),
             websocket_closed: b.counts("websocket_closed", words::WEBSOCKET_CLOSED, "WebSocket connections ended"),
@@ -155,7 +164,7 @@ impl Metrics {
             filters_behind: b.counter("filters_behind", "Times that clients with filters were sent to the journal, since filters took too long"),
             resumes: b.counts("resumes", words::RESUMES, "Clients that asked for what they missed, by what they could be given"),
             journal_commits: b.counter("journal_commits", "Commits of the journal"),
-            journal_commit_seconds: b.times("journal_commit", fast(14), "Time of a commit of the journal"),
+            journal_commit_seconds: b.times("journal_commit", fast(18), "Time of a commit of the journal"),
             journal_lag_seconds: b.times("journal_lag", fast(18), "Time from the entry of a group's first event until it is on disk"),
             journal_queue_bytes: b.gauge("journal_queue_bytes", "Bytes that wait for the journal, in steps of 1,024; at most 16 MiB"),
             journal_events: b.counter("journal_events", "Events written to the journal; one for each source that has it"),
