@@ -106,16 +106,25 @@ impl Book {
     /// Metrics that are read when they are asked for.
     pub(super) fn collector(&mut self, collector: impl Collector, shows: &[Kind]) {
         self.ours().register_collector(Box::new(collector));
-        for Kind { name, kind, labels, help } in shows {
-            self.list(name, kind, labels, help);
-        }
+        self.list_all(&format!("{OURS}_"), shows);
     }
 
     /// The same under names of the model system.
     pub(super) fn models(&mut self, collector: impl Collector, shows: &[Kind]) {
         self.registry.sub_registry_with_prefix(MODELS).register_collector(Box::new(collector));
+        self.list_all(&format!("{MODELS}_"), shows);
+    }
+
+    /// The same under names that all programs use.
+    pub(super) fn everybodys(&mut self, collector: impl Collector, shows: &[Kind]) {
+        self.registry.register_collector(Box::new(collector));
+        self.list_all("", shows);
+    }
+
+    fn list_all(&mut self, prefix: &str, shows: &[Kind]) {
         for Kind { name, kind, labels, help } in shows {
-            let name = format!("{MODELS}_{name}");
+            let end = if *kind == "counter" { "_total" } else { "" };
+            let name = format!("{prefix}{name}{end}");
             self.listed.push(Listed { name, kind, labels: labels.to_vec(), help, words: Vec::new() });
         }
     }

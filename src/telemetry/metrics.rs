@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::book::{Book, Listed};
+use super::process::{Build, Process};
 use super::reasons::{Counts, Reasons};
 use super::shown::{AsModel, ByAction, ByPath};
 use super::spread::Spread;
@@ -27,6 +28,16 @@ const BATCH_SIZES: [u64; 10] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000];
 pub struct Metrics {
     registry: Registry,
     listed: Vec<Listed>,
+    /// 1 while `/readyz` says 200, else 0. Set when it is asked for.
+    pub ready: Gauge<i64, AtomicI64>,
+    /// Sources that `/readyz` lists. Set when it is asked for.
+    pub sources: Gauge<i64, AtomicI64>,
+    /// Those that work. Set when it is asked for.
+    pub sources_ready: Gauge<i64, AtomicI64>,
+    /// Bytes of the journal's files, looked at every two seconds.
+    pub journal_bytes: Gauge<i64, AtomicI64>,
+    /// Bytes that are free where they are, looked at every two seconds.
+    pub disk_free_bytes: Gauge<i64, AtomicI64>,
     /// Events that entered, over all sources.
     pub events_received: Counter,
     /// MQTT connections open on the embedded server.
@@ -130,9 +141,16 @@ impl Metrics {
         book.collector(ByAction(&ACTIONS), ByAction::SHOWS);
         book.collector(ByPath(&PATHS), ByPath::SHOWS);
         book.models(AsModel(&PATHS), AsModel::SHOWS);
+        book.collector(Build, Build::SHOWS);
+        book.everybodys(Process, Process::SHOWS);
         let b = &mut book;
         let fast = |bounds| (Duration::from_micros(250), 2.0, bounds);
         Self {
+            ready: b.gauge("ready", "1 while `/readyz` says 200, else 0"),
+            sources: b.gauge("sources", "Sources of events, as `/readyz` lists them"),
+            sources_ready: b.gauge("sources_ready", "Those of them that events can come from"),
+            journal_bytes: b.gauge("journal_bytes", "Bytes of the journal's files, with its reserve; looked at every two seconds"),
+            disk_free_bytes: b.gauge("disk_free_bytes", "Bytes that may still be written on the disk of `data_dir`; looked at every two seconds"),
             events_received: b.counter("events_received", "Events that entered, over all sources"),
             publishers_held_back: b.counter("publishers_held_back", "Times a publisher was not read on because a source had no room"),
             mqtt_connections: b.gauge("mqtt_connections", "MQTT connections open"),

@@ -10,6 +10,7 @@ mod log;
 mod metrics;
 mod otlp;
 mod path;
+mod process;
 mod reasons;
 mod roster;
 pub mod samples;

@@ -231,6 +231,35 @@ fn a_connected_device_is_told_and_paused_triggers_are_counted() {
     assert_eq!(activity["actions"].as_array().unwrap().len(), 1);
 }
 
+#[test]
+fn metrics_tell_how_the_server_stands() {
+    let server = server();
+    let mut socket = server.websocket("/ws");
+    for payload in ["1", "2", "3"] {
+        server.publish("$devices/press-1/events", payload);
+    }
+    socket.events(3);
+    server.publish("$devices/press-1/events/other", "nobody takes it");
+    let metrics = until("the disk", || {
+        let text = server.get("/metrics").1;
+        (!text.contains("triggercast_disk_free_bytes 0\n")
+            && text.contains("triggercast_mqtt_received_total 4\n"))
+        .then_some(text)
+    });
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("{name}\n{metrics}")).rsplit_once(' ').unwrap().1.parse().unwrap()
+    };
+    assert_eq!((value("triggercast_ready"), value("triggercast_mqtt_unrouted_total")), (1.0, 1.0));
+    let (sources, ready) = (value("triggercast_sources"), value("triggercast_sources_ready"));
+    assert!(sources >= 3.0 && ready == sources, "{ready} of {sources}");
+    assert!(value("triggercast_journal_bytes") > 0.0 && value("process_open_fds") > 3.0);
+    assert!(metrics.contains("triggercast_build_info{version=\""), "{metrics}");
+    assert!(value("triggercast_write_seconds_count") >= 1.0);
+    assert!(value("triggercast_write_seconds_sum") <= value("triggercast_delivery_seconds_sum"));
+    assert!(metrics.contains("triggercast_websocket_refused_total{reason=\"full\"} 0\n"), "{metrics}");
+}
+
 /// The stages that an event has been traced through, in order, with its id.
 fn stages(lines: &[String]) -> Vec<(String, String)> {
     let of = |line: &String| {

@@ -174,6 +174,12 @@ impl Files {
         [DATABASE, LOG, RESERVE].into_iter().map(size).sum()
     }
 
+    /// Bytes that may still be written where they are.
+    pub(super) fn room(&self) -> Option<u64> {
+        let found = rustix::fs::statvfs(&self.folder).ok()?;
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     /// Gives the reserve free. Says whether there was one.
     pub(super) fn free_reserve(&self) -> bool {
         fs::remove_file(self.folder.join(RESERVE)).is_ok()
