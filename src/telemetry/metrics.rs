@@ -38,7 +38,7 @@ pub struct Metrics {
     pub journal_bytes: Gauge<i64, AtomicI64>,
     /// Bytes that are free where they are, looked at every two seconds.
     pub disk_free_bytes: Gauge<i64, AtomicI64>,
-    /// Events that entered, over all sources.
+    /// Events that entered, each once, however many sources take it.
     pub events_received: Counter,
     /// MQTT connections open on the embedded server.
     pub mqtt_connections: Gauge<i64, AtomicI64>,
@@ -151,7 +151,7 @@ impl Metrics {
             sources_ready: b.gauge("sources_ready", "Those of them that events can come from"),
             journal_bytes: b.gauge("journal_bytes", "Bytes of the journal's files, with its reserve; looked at every two seconds"),
             disk_free_bytes: b.gauge("disk_free_bytes", "Bytes that may still be written on the disk of `data_dir`; looked at every two seconds"),
-            events_received: b.counter("events_received", "Events that entered, over all sources"),
+            events_received: b.counter("events_received", "Events that entered, once each: MQTT publishes that a source takes, and changes in container registries that have triggers"),
             publishers_held_back: b.counter("publishers_held_back", "Times a publisher was not read on because a source had no room"),
             mqtt_connections: b.gauge("mqtt_connections", "MQTT connections open"),
             mqtt_closed: b.counts("mqtt_closed", words::MQTT_CLOSED, "MQTT connections that the server ended or refused"),
