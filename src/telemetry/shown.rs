@@ -150,7 +150,7 @@ impl ByAction {
     const LAST: Kind = Kind::gauge(
         "trigger_last_batch_timestamp_seconds",
         ACTION,
-        "When batches left last, as seconds since 1970; not there before the first",
+        "When a gateway took batches last, as seconds since 1970; not there before the first",
     );
     pub(super) const SHOWS: &[Kind] =
         &[Self::EVENTS, Self::BATCHES, Self::DROPPED, Self::OPEN, Self::BYTES, Self::LAST];
