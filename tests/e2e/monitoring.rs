@@ -302,6 +302,32 @@ fn one_event_is_followed_from_its_publish_to_the_sockets() {
 }
 
 #[test]
+fn an_event_that_jq_drops_ends_with_a_line_that_says_why_and_is_journaled_once() {
+    let source = r#"iot_message: { registry_id: factory, mqtt_topic: "$devices/+/events", batch_settings: { max_count: 1, cutoff: 1s } }"#;
+    let with = |name: &str, program: &str| {
+        let filter = format!("    action:\n      - filter: {{ jq: \"{program}\" }}\n        gateway");
+        trigger(name, source, "/ws").replace("    action:\n      - gateway", &filter)
+    };
+    let config = config(&format!("{FACTORY}triggers:\n{}{}", with("none", "false"), with("all", "true")));
+    let server =
+        TestServer::start(&config.replace("log: { format: json }", "log: { format: json, trace: on }"));
+    let mut socket = server.websocket("/ws");
+    server.publish("$devices/press-1/events", "1");
+    assert_eq!(socket.events(1).len(), 1);
+    let mut lines = Vec::new();
+    until("the last stages", || {
+        lines.extend(server.log("event_id"));
+        let seen = stages(&lines);
+        ["dropped", "written"].iter().all(|last| seen.iter().any(|(stage, _)| stage == last)).then_some(())
+    });
+    let mut names: Vec<_> = stages(&lines).into_iter().map(|(stage, _)| stage).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["batched", "broadcast", "dropped", "journaled", "received", "written"]);
+    let dropped = lines.iter().find(|line| line.contains("\"dropped\"")).unwrap();
+    assert!(dropped.contains("\"none\"") && dropped.contains("\"reason\":\"filtered\""), "{dropped}");
+}
+
+#[test]
 fn without_being_asked_no_event_is_followed() {
     let server = server();
     let mut socket = server.websocket("/ws");
