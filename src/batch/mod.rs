@@ -195,7 +195,6 @@ impl BatchActor {
         let mut batches = Vec::with_capacity(self.closed.len());
         let mut events = 0;
         let now = now();
-        self.meter.leave(SystemTime::now());
         for batch in std::mem::take(&mut self.closed) {
             self.meter.close(batch.close, batch.events.len());
             METRICS.count_batch(batch.close, batch.events.len(), now.saturating_duration_since(batch.opened));
@@ -217,6 +216,7 @@ impl BatchActor {
                 tracing::error!(trigger = %actor.trigger, "the gateway has ended; the trigger starts again");
                 ctx.stop();
             } else {
+                actor.meter.leave(SystemTime::now());
                 actor.forward(ctx);
             }
         }));
@@ -400,11 +400,24 @@ mod tests {
         let seen = bench.meter.read(begun, clock);
         assert_eq!((seen.events, seen.batches, seen.closed_for(Close::Count)), (2, 1, 1));
         assert_eq!((seen.open_events, seen.open_bytes), (1, 3));
-        assert!(seen.closes_at.unwrap() >= clock + Duration::from_secs(60) && seen.last_batch_at.is_some());
+        assert!(seen.closes_at.unwrap() >= clock + Duration::from_secs(60));
         bench.batch.send(Drain).await.unwrap();
         let seen = bench.meter.read(begun, clock);
         assert_eq!((seen.events, seen.closed_for(Close::Drain)), (3, 1));
         assert_eq!((seen.open_events, seen.open_bytes, seen.closes_at), (0, 0, None));
+        assert!(seen.last_batch_at.is_some());
+    }
+
+    #[actix::test]
+    async fn a_batch_has_left_when_the_gateway_has_taken_it() {
+        let bench = Bench::new(1, 1000, Duration::from_secs(60), 0);
+        bench.push(&["1"]).await.unwrap();
+        tokio::task::yield_now().await;
+        let seen = || bench.meter.read(now(), SystemTime::now());
+        assert_eq!((seen().batches, seen().last_batch_at), (1, None));
+        bench.permits.add_permits(1);
+        bench.batch.send(Drain).await.unwrap();
+        assert!(seen().last_batch_at.is_some());
     }
 
     #[actix::test]

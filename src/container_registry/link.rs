@@ -16,7 +16,6 @@ use crate::model::container::ContainerFilter;
 use crate::model::event_id;
 use crate::model::receipt::{Arrivals, Gate, Verdict};
 use crate::model::trigger::TriggerSource;
-use crate::telemetry::{METRICS, trace};
 
 /// Events of one group.
 const GROUP: usize = 256;
@@ -92,14 +91,8 @@ async fn run(feed: Feed, groups: mpsc::Sender<Arrivals>, mut stopped: watch::Rec
             event_id::order(row.event.id) > known
                 && filter.wants(&registry.declared, row.event_type, &row.repository, tags)
         });
-        let traced = |row: &index::Untold| {
-            if trace::is_on() {
-                trace::received(&row.event, "", &row.repository);
-            }
-        };
-        let events: Vec<_> = wanted.inspect(traced).map(|row| row.event).collect();
+        let events: Vec<_> = wanted.map(|row| row.event).collect();
         if !events.is_empty() {
-            METRICS.events_received.inc_by(events.len() as u64);
             let wake = Arc::new(Notify::new());
             let (gate, mut receipts) = Gate::new(1, Arc::clone(&wake));
             let Some(receipt) = receipts.pop() else { return };

@@ -121,7 +121,28 @@ impl Close {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::telemetry::METRICS;
+
+    /// Besides those of [`Close`]: ends without one of our close frames.
+    const OTHERS: [&str; 4] = ["client", "connection_lost", "dead", "control_flood"];
+
+    #[test]
+    fn every_word_is_one_of_the_counter_which_says_its_code() {
+        let known = &METRICS.websocket_closed;
+        let ours = Close::ALL.map(Close::name);
+        let words: BTreeSet<_> = ours.into_iter().chain(OTHERS).collect();
+        assert_eq!(known.words().map(|[word]| word).collect::<BTreeSet<_>>(), words);
+        let listed = METRICS.listed();
+        let listed =
+            listed.iter().find(|metric| metric.name == "triggercast_websocket_closed_total").unwrap();
+        for close in Close::ALL {
+            let (_, (_, means)) = listed.words.iter().find(|(_, (word, _))| *word == close.name()).unwrap();
+            assert!(means.starts_with(&format!("{}: ", close.code())), "{close:?} {means}");
+        }
+    }
 
     #[test]
     fn reasons_fit_a_control_frame() {

@@ -54,7 +54,7 @@ use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use actix::prelude::*;
 use actix_http::error::DispatchError;
@@ -76,6 +76,7 @@ use self::shard::{CloseAll, Content, Deliver, Shard, ShardActor};
 use self::view::Unencoded;
 use crate::journal::{self, Appended, NotAppended, Origin, Position, Run};
 use crate::model::event::Event;
+use crate::model::event_id;
 use crate::model::gateway::PathKey;
 use crate::model::id::Id;
 use crate::telemetry::{self, METRICS, trace};
@@ -223,6 +224,7 @@ impl GatewayActor {
         if trace::is_on() {
             trace::broadcast(&entry.key, first, batches().flatten());
         }
+        let sent = event_id::moment(SystemTime::now());
         let mut waiting = Vec::new();
         let shards = self.workers.shards();
         let mut send = |shard: &Addr<ShardActor>, content| {
@@ -236,13 +238,15 @@ impl GatewayActor {
             let mut segments: Option<Vec<Segment>> = None;
             for (_, shard) in shards.iter().filter(|(worker, _)| counts.is_open_on(*worker)) {
                 let batches = || runs.iter().flat_map(|run| run.batches.iter().map(|batch| &batch[..]));
-                let segments = segments.get_or_insert_with(|| Segment::encode(format, first, batches()));
+                let segments = segments.get_or_insert_with(|| {
+                    Segment::broadcast(Segment::encode(format, first, batches()), sent)
+                });
                 send(shard, Content::Messages(format, segments.clone()));
             }
         }
         let filtered = entry.filtered();
         if filtered.is_used() && shards.iter().any(|(worker, _)| filtered.is_open_on(*worker)) {
-            let events = Arc::new(Unencoded::new(runs));
+            let events = Arc::new(Unencoded::new(runs, sent));
             for (_, shard) in shards.iter().filter(|(worker, _)| filtered.is_open_on(*worker)) {
                 send(shard, Content::Events(Arc::clone(&events)));
             }

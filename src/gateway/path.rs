@@ -191,7 +191,7 @@ impl Path {
         }
         let mut segments = Segment::join(segments).into_iter().peekable();
         while segments.peek().is_some() {
-            let (mut round, mut follows, mut entered, mut places) = (0, true, 0, 0..0);
+            let (mut round, mut follows, mut oldest, mut places) = (0, true, (0, 0), 0..0);
             let (fresh, mut messages) = (self.feed.ring.borrow().head(), 0);
             while let Some(segment) =
                 segments.next_if(|next| round == 0 || round + next.bytes.len() <= ROUND_BYTES)
@@ -199,7 +199,7 @@ impl Path {
                 round += segment.bytes.len();
                 messages += u64::from(segment.messages);
                 places = if places.is_empty() { segment.first } else { places.start }..segment.end;
-                entered = if entered == 0 { segment.entered } else { entered };
+                oldest = if oldest.0 == 0 { (segment.entered, segment.sent) } else { oldest };
                 follows &= self.append(segment);
             }
             if round == 0 && follows {
@@ -210,9 +210,7 @@ impl Path {
             self.feed.last_append.set(self.feed.clock.get());
             self.offer().await;
             self.report();
-            if entered > 0 {
-                METRICS.delivery_seconds.observe_time(event_id::age(entered, SystemTime::now()));
-            }
+            count_write(oldest);
             // What a filter lets through is not known any more.
             if trace::is_on() && self.feed.view.filter.is_none() {
                 trace::written(&self.entry.key, places, self.worker, self.len());
@@ -349,5 +347,17 @@ impl Path {
             }
         }
         self.trim(lowest.max(floor).min(self.feed.joined.get()));
+    }
+}
+
+/// Counts a write to all who keep up: how long ago its oldest event entered, and its oldest batch was broadcast. What is 0
+/// is not known.
+fn count_write((entered, sent): (u64, u64)) {
+    let now = SystemTime::now();
+    if entered > 0 {
+        METRICS.delivery_seconds.observe_time(event_id::age(entered, now));
+    }
+    if sent > 0 {
+        METRICS.write_seconds.observe_time(event_id::age(sent, now));
     }
 }

@@ -278,7 +278,73 @@ impl Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::telemetry::{METRICS, words_in};
+
+    /// One of each kind.
+    fn all() -> Vec<Refusal> {
+        let text = || "?".to_owned();
+        let hook = Refusal::Hook { status: 402, content_type: None, body: Bytes::new() };
+        vec![
+            Refusal::UnknownGateway,
+            Refusal::UnknownPath,
+            Refusal::GatewayStopped,
+            Refusal::Origin,
+            Refusal::MqttOrigin,
+            Refusal::Subprotocol,
+            Refusal::NoToken,
+            Refusal::Token(Flaw::Expired),
+            Refusal::Token(Flaw::Scope),
+            Refusal::Token(Flaw::Subject),
+            Refusal::Denied,
+            Refusal::Authorizer(Trouble::Broken),
+            Refusal::Authorizer(Trouble::Unreachable),
+            Refusal::Authorizer(Trouble::TimedOut),
+            Refusal::NotWebSocket,
+            Refusal::Handshake(HandshakeError::GetMethodRequired),
+            Refusal::Handshake(HandshakeError::UnsupportedVersion),
+            Refusal::Handshake(HandshakeError::BadWebsocketKey),
+            Refusal::Start(text()),
+            Refusal::Filter(text()),
+            Refusal::Filters,
+            Refusal::Extensions,
+            Refusal::History,
+            Refusal::Full,
+            Refusal::Crowded(Crowded::Path),
+            Refusal::Crowded(Crowded::Address),
+            Refusal::Crowded(Crowded::Subject),
+            Refusal::TooFast,
+            hook,
+            Refusal::HookFailed,
+            Refusal::HookTimedOut,
+            Refusal::HooksBusy,
+            Refusal::Unfit(text()),
+            Refusal::TooMuchToKeep,
+            Refusal::Stopping,
+        ]
+    }
+
+    #[test]
+    fn every_word_is_one_of_the_counter_which_says_its_status() {
+        let known: BTreeSet<_> = METRICS.websocket_refused.words().map(|[word]| word).collect();
+        assert_eq!(words_in(include_str!("refusal.rs"), "name"), known);
+        assert_eq!(all().iter().map(Refusal::name).collect::<BTreeSet<_>>(), known);
+        let listed = METRICS.listed();
+        let listed =
+            listed.iter().find(|metric| metric.name == "triggercast_websocket_refused_total").unwrap();
+        for refusal in all() {
+            let (_, (_, means)) = listed.words.iter().find(|(_, (word, _))| *word == refusal.name()).unwrap();
+            let (codes, _) = means.split_once(": ").unwrap();
+            let status = refusal.status().as_u16();
+            let is_told = match codes.split_once(" to ") {
+                Some((from, to)) => (from.parse().unwrap()..=to.parse().unwrap()).contains(&status),
+                None => codes.contains(&status.to_string()),
+            };
+            assert!(is_told, "{refusal:?} {status} {means}");
+        }
+    }
 
     #[test]
     fn the_answer_is_http_with_a_json_body() {

@@ -24,6 +24,8 @@ pub(super) struct Segment {
     pub(super) end: Position,
     /// What the id of the first event sorts by that has a message; 0 if none has.
     pub(super) entered: u64,
+    /// When it was broadcast, by [`event_id::moment`]; of several that are joined, the first with a message. 0 if it was not.
+    pub(super) sent: u64,
     /// Messages in it.
     pub(super) messages: u32,
     /// Where batches begin, but for those that follow one without a message and have none themselves. The first stands
@@ -119,6 +121,12 @@ impl Segment {
         segments
     }
 
+    /// The same, broadcast at this [`event_id::moment`].
+    pub(super) fn broadcast(mut segments: Vec<Self>, sent: u64) -> Vec<Self> {
+        segments.iter_mut().for_each(|segment| segment.sent = sent);
+        segments
+    }
+
     /// Joins neighbours up to [`frame::SEGMENT_BYTES`]: fewer, larger writes for every connection.
     pub(super) fn join(segments: Vec<Self>) -> Vec<Self> {
         let mut joined: Vec<Self> = Vec::with_capacity(segments.len());
@@ -180,13 +188,22 @@ struct Builder {
     first: Position,
     end: Position,
     entered: u64,
+    sent: u64,
     messages: u32,
     marks: Vec<Mark>,
 }
 
 impl Builder {
     fn new(first: Position) -> Self {
-        Self { bytes: BytesMut::new(), first, end: first, entered: 0, messages: 0, marks: Vec::new() }
+        Self {
+            bytes: BytesMut::new(),
+            first,
+            end: first,
+            entered: 0,
+            sent: 0,
+            messages: 0,
+            marks: Vec::new(),
+        }
     }
 
     /// The next message begins here. A segment holds far less than 4 GiB and 2^32 events.
@@ -217,14 +234,14 @@ impl Builder {
         self.bytes.extend_from_slice(&segment.bytes);
         self.messages += segment.messages;
         if self.entered == 0 {
-            self.entered = segment.entered;
+            (self.entered, self.sent) = (segment.entered, segment.sent);
         }
         self.end = segment.end;
     }
 
     fn build(self) -> Segment {
-        let Self { bytes, first, end, entered, messages, marks } = self;
-        Segment { bytes: bytes.freeze(), first, end, entered, messages, marks: marks.into() }
+        let Self { bytes, first, end, entered, sent, messages, marks } = self;
+        Segment { bytes: bytes.freeze(), first, end, entered, sent, messages, marks: marks.into() }
     }
 }
 
@@ -257,7 +274,9 @@ pub(super) mod tests {
             let one_by_one: Vec<Vec<u8>> =
                 batches.iter().map(|batch| Segment::encode(format, 0, [&batch[..]])[0].bytes.to_vec()).collect();
             let apart = Segment::encode(format, 7, batches.iter().map(|batch| &batch[..]));
+            let apart = Segment::broadcast(apart, 9);
             for segments in [apart.clone(), Segment::join(apart)] {
+                prop_assert!(segments.iter().all(|segment| segment.sent == 9));
                 prop_assert_eq!(segments.iter().flat_map(|s| s.bytes.to_vec()).collect::<Vec<_>>(), one_by_one.concat());
                 let mut position = 7;
                 for (batch, bytes) in batches.iter().zip(&one_by_one) {

@@ -308,7 +308,7 @@ async fn pongs_that_nobody_reads_end_the_connection_at_their_bound() {
     for _ in 0..400 {
         bench.broadcast("/ws", &[&text]).await;
     }
-    let before = METRICS.websocket_closed.get_or_create(&telemetry::Reason { reason: "control_flood" }).get();
+    let before = METRICS.websocket_closed.get(["control_flood"]);
     let mut ping = vec![0x89, 0x80 | 125, 0, 0, 0, 0];
     ping.extend([b'p'; 125]);
     let sent = client
@@ -319,8 +319,7 @@ async fn pongs_that_nobody_reads_end_the_connection_at_their_bound() {
         })
         .await;
     assert!(sent.0 < 100_000);
-    let after =
-        || METRICS.websocket_closed.get_or_create(&telemetry::Reason { reason: "control_flood" }).get();
+    let after = || METRICS.websocket_closed.get(["control_flood"]);
     until("the end of the connection", || after() > before).await;
 }
 
@@ -449,9 +448,9 @@ async fn a_stalled_client_reads_on_from_the_journal_and_comes_back_to_the_others
     let good = bench.client("/ws").await;
     let last = 8_999;
     let reader = actix_rt::task::spawn_blocking(move || numbers(good, last));
-    let before = METRICS.slow_clients.get_or_create(&telemetry::Reason { reason: "replay" }).get();
+    let before = METRICS.slow_clients.get(["replay"]);
     bench.count(0..6000, 3000).await; // 18 MB: more than sockets hold
-    let after = || METRICS.slow_clients.get_or_create(&telemetry::Reason { reason: "replay" }).get();
+    let after = || METRICS.slow_clients.get(["replay"]);
     until("the stalled client's change to the journal", || after() > before).await;
     let late = actix_rt::task::spawn_blocking(move || numbers(stalled, last));
     bench.count(6000..last + 1, 3000).await;

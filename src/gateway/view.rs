@@ -50,17 +50,19 @@ impl View {
 #[derive(Debug)]
 pub(super) struct Unencoded {
     runs: Vec<Appended>,
+    /// When they were broadcast, by [`event_id::moment`](crate::model::event_id::moment).
+    sent: u64,
     bytes: usize,
     /// What filters look at, of every event in order: made once, by the first who needs it.
     facts: OnceLock<Vec<Facts>>,
 }
 
 impl Unencoded {
-    /// These runs.
-    pub(super) fn new(runs: Vec<Appended>) -> Self {
+    /// These runs, which are broadcast at this moment.
+    pub(super) fn new(runs: Vec<Appended>, sent: u64) -> Self {
         let batches = runs.iter().flat_map(|run| run.batches.iter());
         let bytes = batches.flatten().map(|event| size_of_val(event) + event.json.len()).sum();
-        Self { runs, bytes, facts: OnceLock::new() }
+        Self { runs, sent, bytes, facts: OnceLock::new() }
     }
 
     /// What it takes while it waits.
@@ -87,7 +89,7 @@ impl Unencoded {
             next += batch.len();
             view.part(batch, |at, _| Cow::Borrowed(&of_batch[at]))
         });
-        Segment::encode(view.format, first, parts)
+        Segment::broadcast(Segment::encode(view.format, first, parts), self.sent)
     }
 }
 
@@ -141,7 +143,7 @@ mod tests {
 
     impl Reader {
         fn deliver(&mut self, run: Appended) {
-            for segment in Unencoded::new(vec![run]).encode(&self.view) {
+            for segment in Unencoded::new(vec![run], 0).encode(&self.view) {
                 if !self.ring.is_followed_by(&segment) {
                     self.leave();
                     self.ring.trim(self.ring.head());

@@ -80,7 +80,7 @@ mod tests {
     fn events(position: Position, bytes: usize) -> Arc<Unencoded> {
         let json = Bytes::from(vec![b'x'; bytes - 200]);
         let batches = Arc::new(vec![vec![Event { id: Uuid::nil(), json }]]);
-        Arc::new(Unencoded::new(vec![Appended { position, batches }]))
+        Arc::new(Unencoded::new(vec![Appended { position, batches }], 0))
     }
 
     fn firsts(piece: &[Arc<Unencoded>]) -> Vec<Position> {

@@ -95,15 +95,19 @@ async fn healthz() -> HttpResponse {
 async fn readyz(readiness: web::Data<Readiness>) -> HttpResponse {
     let sources = readiness.sources();
     let journal = readiness.journal();
-    let ready = readiness.is_serving()
-        && !matches!(journal, Some(Health::Failing { .. }))
-        && sources.iter().all(|(_, condition)| *condition == Condition::Running);
+    let ready = is_ready(&readiness, journal.as_ref(), &sources);
     let body = json!({
         "status": if ready { "ready" } else { "not ready" },
         "journal": journal.as_ref().map(journal_json),
         "sources": sources.iter().map(|(name, condition)| source_json(name, condition)).collect::<Vec<_>>(),
     });
     if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) }
+}
+
+fn is_ready(readiness: &Readiness, journal: Option<&Health>, sources: &[(String, Condition)]) -> bool {
+    readiness.is_serving()
+        && !matches!(journal, Some(Health::Failing { .. }))
+        && sources.iter().all(|(_, condition)| *condition == Condition::Running)
 }
 
 fn journal_json(health: &Health) -> Value {
@@ -129,7 +133,13 @@ fn rfc3339(time: SystemTime) -> Option<String> {
     jiff::Timestamp::try_from(time).ok().map(|time| time.to_string())
 }
 
-async fn metrics() -> HttpResponse {
+/// All counters, and what `/readyz` says.
+async fn metrics(readiness: web::Data<Readiness>) -> HttpResponse {
+    let sources = readiness.sources();
+    let works = sources.iter().filter(|(_, condition)| *condition == Condition::Running).count();
+    METRICS.ready.set(is_ready(&readiness, readiness.journal().as_ref(), &sources).into());
+    METRICS.sources.set(sources.len() as i64);
+    METRICS.sources_ready.set(works as i64);
     HttpResponse::Ok()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
         .body(METRICS.text())

@@ -37,9 +37,7 @@ impl Ids {
     }
 
     fn next(&self, now: SystemTime) -> EventId {
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let fine = u64::from(now.subsec_nanos() % 1_000_000) * 4096 / 1_000_000;
-        let now = (now.as_millis() as u64) << FINE_BITS | fine;
+        let now = moment(now);
         let mut newest = self.0.load(Ordering::Relaxed);
         loop {
             let order = now.max(newest + 1);
@@ -64,6 +62,13 @@ pub fn order(id: EventId) -> u64 {
 /// When an event with this id entered, to the millisecond; `None` if the id is of another version than 7.
 pub fn time(id: EventId) -> Option<SystemTime> {
     (id.get_version_num() == 7).then(|| UNIX_EPOCH + Duration::from_millis(order(id) >> FINE_BITS))
+}
+
+/// What an id of this time would sort by, as exactly as ids know it: for [`age`].
+pub fn moment(time: SystemTime) -> u64 {
+    let time = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let fine = u64::from(time.subsec_nanos() % 1_000_000) * 4096 / 1_000_000;
+    (time.as_millis() as u64) << FINE_BITS | fine
 }
 
 /// How long before `now` the event entered whose id sorts by this, as exactly as ids know it; zero if it was later.
@@ -98,6 +103,7 @@ mod tests {
         let late = age(entered, at + Duration::from_millis(3)).as_micros();
         assert!((2250..2252).contains(&late), "{late}");
         assert_eq!(age(entered, at), Duration::ZERO);
+        assert_eq!(moment(at + fine), entered);
         assert_eq!(time(uuid::Builder::from_random_bytes([9; 16]).into_uuid()), None);
         assert_eq!(from_parts(order(id), 0).as_u64_pair().0, id.as_u64_pair().0);
     }

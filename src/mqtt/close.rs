@@ -139,6 +139,12 @@ mod tests {
     }
 
     #[test]
+    fn every_word_is_one_of_the_counter() {
+        let known = METRICS.mqtt_closed.words().map(|[word]| word).collect();
+        assert_eq!(crate::telemetry::words_in(include_str!("close.rs"), "word"), known);
+    }
+
+    #[test]
     fn only_an_orderly_end_keeps_the_will_back() {
         assert!(!Close::Goodbye.publishes_will() && !Close::Stopping.publishes_will());
         assert!(Close::Gone.publishes_will() && Close::KeepAlive.publishes_will());

@@ -96,8 +96,10 @@ pub(super) async fn send(
         found
     };
     hear(&route_now.canonical.topic);
+    METRICS.mqtt_received.inc();
     let (gate, receipts) = Gate::new(route_now.links.len(), wake);
     if route_now.links.is_empty() {
+        METRICS.mqtt_unrouted.inc();
         return Ok(gate);
     }
     let origin = account.origin(route_now.canonical.device_id.as_deref());

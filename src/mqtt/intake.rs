@@ -57,6 +57,10 @@ pub(crate) struct Intake {
     /// Events of this read, by link.
     staged: Vec<Staged>,
     events: u64,
+    /// Publishes of this read.
+    received: u64,
+    /// Those of them that no link takes.
+    unrouted: u64,
     staged_bytes: usize,
     /// Groups that found their link full, in order.
     waiting: VecDeque<(Arc<LinkQueue>, Arrivals)>,
@@ -134,6 +138,8 @@ impl Intake {
             aliases: Vec::new(),
             staged: Vec::new(),
             events: 0,
+            received: 0,
+            unrouted: 0,
             staged_bytes: 0,
             waiting: VecDeque::new(),
             room: None,
@@ -193,6 +199,7 @@ impl Intake {
                 }
             }
         }
+        self.received += 1;
         if self.account.heard().is_some() {
             self.recent.note(&route, publish.payload);
         }
@@ -209,7 +216,9 @@ impl Intake {
             }
             route.deliver(&message, publish.qos);
         }
-        if !route.links.is_empty() {
+        if route.links.is_empty() {
+            self.unrouted += 1;
+        } else {
             self.stage(&route, publish, content);
         }
         if publish.qos > 0 {
@@ -346,6 +355,10 @@ impl Intake {
                 }
             }
             self.offer();
+        }
+        if self.received > 0 {
+            METRICS.mqtt_received.inc_by(std::mem::take(&mut self.received));
+            METRICS.mqtt_unrouted.inc_by(std::mem::take(&mut self.unrouted));
         }
         self.fresh = 0;
         self.staged_bytes = 0;
@@ -531,6 +544,18 @@ mod tests {
             Poll::Ready(arrivals) => arrivals,
             Poll::Pending => None,
         }
+    }
+
+    #[test]
+    fn what_no_link_takes_is_counted_and_what_is_repeated_is_counted_once() {
+        let (mut intake, mut session) = intake(Version::V3, Limits::default());
+        let _link = link(&intake, "a", 1);
+        intake.publish(&mut session, &publish(2, 1, "a")).unwrap();
+        intake.publish(&mut session, &publish(2, 1, "a")).unwrap();
+        intake.publish(&mut session, &publish(0, 0, "b")).unwrap();
+        assert_eq!((intake.received, intake.unrouted), (2, 1));
+        intake.hand_over();
+        assert_eq!((intake.received, intake.unrouted), (0, 0));
     }
 
     #[test]

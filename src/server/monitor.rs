@@ -48,6 +48,9 @@ pub(super) async fn sample(running: Weak<Running>) {
     loop {
         interval.tick().await;
         let Some(running) = running.upgrade() else { return };
+        if let Some(disk) = running.journals.disk() {
+            disk.measure();
+        }
         let totals = METRICS.totals();
         let (writes, lag_sum) = METRICS.delivery_seconds.times();
         let sample = Sample {

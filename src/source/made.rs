@@ -15,12 +15,12 @@ use super::{Condition, Ending, Source};
 use crate::journal::ReadError;
 use crate::journal::disk::{ActionId, Disk, SourceId};
 use crate::jq::{self, Outcome, Reason};
-use crate::model::event::Event;
+use crate::model::event::{Event, EventId};
 use crate::model::id::Id;
 use crate::model::payload;
 use crate::model::receipt::{Arrivals, Gate};
 use crate::model::trigger::Steps;
-use crate::telemetry::{self, ActionMeter, METRICS};
+use crate::telemetry::{self, ActionMeter, METRICS, trace};
 
 /// Groups that may wait for the actor. When it is full nothing more is made.
 pub const QUEUE: usize = 4;
@@ -204,13 +204,13 @@ impl Maker {
             match outcome {
                 Outcome::Unchanged => made.push(event),
                 Outcome::Changed(json) => made.push(Event { id: event.id, json }),
-                Outcome::Dropped(reason) => self.dropped(&reason),
+                Outcome::Dropped(reason) => self.dropped(event.id, &reason),
             }
         }
         Ok((made, end))
     }
 
-    fn dropped(&mut self, reason: &Reason) {
+    fn dropped(&mut self, event: EventId, reason: &Reason) {
         let word = match reason {
             Reason::False => "filtered",
             Reason::Error(_) => "error",
@@ -219,6 +219,9 @@ impl Maker {
         };
         telemetry::count(&METRICS.jq_dropped, word);
         self.work.meter.drop_event(word);
+        if trace::is_on() {
+            trace::dropped(&self.work.trigger, event, word);
+        }
         if *reason == Reason::False || self.logged.is_some_and(|last| last.elapsed() < LOG_PAUSE) {
             return;
         }

@@ -49,7 +49,7 @@ impl ActionMeter {
         self.events.fetch_add(events as u64, Ordering::Relaxed);
     }
 
-    /// Batches leave now.
+    /// The gateway has taken the batches that closed.
     pub fn leave(&self, now: SystemTime) {
         let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         self.last_batch_at.store(millis, Ordering::Relaxed);

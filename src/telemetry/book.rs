@@ -4,12 +4,11 @@ use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use super::reasons::{Counts, Label, Word};
 use super::shown::Kind;
 use super::spread::Spread;
 
@@ -29,6 +28,8 @@ pub struct Listed {
     pub labels: Vec<&'static str>,
     /// What it says.
     pub help: &'static str,
+    /// The words of its labels that are there from the start, each with its label.
+    pub words: Vec<(&'static str, Word)>,
 }
 
 /// Metrics on their way into a registry.
@@ -46,7 +47,7 @@ impl Book {
     fn list(&mut self, name: &str, kind: &'static str, labels: &[&'static str], help: &'static str) {
         let end = if kind == "counter" { "_total" } else { "" };
         let name = format!("{OURS}_{name}{end}");
-        self.listed.push(Listed { name, kind, labels: labels.to_vec(), help });
+        self.listed.push(Listed { name, kind, labels: labels.to_vec(), help, words: Vec::new() });
     }
 
     pub(super) fn counter(&mut self, name: &'static str, help: &'static str) -> Counter {
@@ -56,19 +57,22 @@ impl Book {
         counter
     }
 
-    /// Counters by labels.
-    pub(super) fn family<
-        L: EncodeLabelSet + Clone + Eq + std::hash::Hash + std::fmt::Debug + Send + Sync + 'static,
-    >(
+    /// Counters by the words of labels.
+    pub(super) fn counts<const N: usize>(
         &mut self,
         name: &'static str,
-        labels: &[&'static str],
+        labels: [Label; N],
         help: &'static str,
-    ) -> Family<L, Counter> {
-        let family = Family::default();
-        self.ours().register(name, help, family.clone());
-        self.list(name, "counter", labels, help);
-        family
+    ) -> Counts<N> {
+        let counts = Counts::new(labels);
+        self.ours().register(name, help, counts.clone());
+        self.list(name, "counter", &labels.map(|(label, _)| label), help);
+        let words =
+            labels.into_iter().flat_map(|(label, words)| words.iter().map(move |word| (label, *word)));
+        if let Some(listed) = self.listed.last_mut() {
+            listed.words.extend(words);
+        }
+        counts
     }
 
     pub(super) fn gauge(&mut self, name: &'static str, help: &'static str) -> Gauge<i64, AtomicI64> {
@@ -102,17 +106,26 @@ impl Book {
     /// Metrics that are read when they are asked for.
     pub(super) fn collector(&mut self, collector: impl Collector, shows: &[Kind]) {
         self.ours().register_collector(Box::new(collector));
-        for Kind { name, kind, labels, help } in shows {
-            self.list(name, kind, labels, help);
-        }
+        self.list_all(&format!("{OURS}_"), shows);
     }
 
     /// The same under names of the model system.
     pub(super) fn models(&mut self, collector: impl Collector, shows: &[Kind]) {
         self.registry.sub_registry_with_prefix(MODELS).register_collector(Box::new(collector));
+        self.list_all(&format!("{MODELS}_"), shows);
+    }
+
+    /// The same under names that all programs use.
+    pub(super) fn everybodys(&mut self, collector: impl Collector, shows: &[Kind]) {
+        self.registry.register_collector(Box::new(collector));
+        self.list_all("", shows);
+    }
+
+    fn list_all(&mut self, prefix: &str, shows: &[Kind]) {
         for Kind { name, kind, labels, help } in shows {
-            let name = format!("{MODELS}_{name}");
-            self.listed.push(Listed { name, kind, labels: labels.to_vec(), help });
+            let end = if *kind == "counter" { "_total" } else { "" };
+            let name = format!("{prefix}{name}{end}");
+            self.listed.push(Listed { name, kind, labels: labels.to_vec(), help, words: Vec::new() });
         }
     }
 }

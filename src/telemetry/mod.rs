@@ -10,20 +10,26 @@ mod log;
 mod metrics;
 mod otlp;
 mod path;
+mod process;
+mod reasons;
 mod roster;
 pub mod samples;
 mod shown;
 mod spread;
 pub mod trace;
+mod words;
 
 use std::sync::LazyLock;
 
 pub use self::action::{ActionKey, ActionMeter};
 pub use self::book::Listed;
 pub use self::log::{LogFormat, start_logging};
-pub use self::metrics::{ActorLabel, CallLabels, METRICS, Metrics, Reason, count, count_by};
+pub use self::metrics::{METRICS, Metrics, count, count_by};
 pub use self::otlp::{ExportError, finish_export, start_export};
 pub use self::path::PathMeter;
+#[cfg(test)]
+pub(crate) use self::reasons::words_in;
+pub use self::reasons::{Counts, Label, Reasons, Word};
 pub use self::roster::Roster;
 pub use self::spread::Spread;
 use crate::model::gateway::PathKey;
@@ -53,11 +59,12 @@ mod tests {
 
     #[test]
     fn counters_show_in_the_text() {
-        assert_eq!(contain("TestActor", || -> () { panic!("on purpose") }), None);
-        assert_eq!(contain("TestActor", || 7), Some(7));
-        count(&METRICS.resumes, "test");
+        let before = METRICS.actor_panics.get(["Api"]);
+        assert_eq!(contain("Api", || -> () { panic!("on purpose") }), None);
+        assert_eq!(contain("Api", || 7), Some(7));
+        assert!(METRICS.actor_panics.get(["Api"]) > before);
         let text = METRICS.text();
-        assert!(text.contains("triggercast_actor_panics_total{actor=\"TestActor\"} 1"), "{text}");
-        assert!(text.contains("triggercast_resumes_total{reason=\"test\"}"), "{text}");
+        assert!(text.contains("triggercast_actor_panics_total{actor=\"Api\"} "), "{text}");
+        assert!(text.contains("triggercast_resumes_total{reason=\"gap\"} "), "{text}");
     }
 }

@@ -35,7 +35,7 @@ enum Told {
 
 /// A stage that an event has passed.
 pub(super) struct Stage {
-    /// `received`, `journaled`, `batched`, `broadcast` or `written`.
+    /// `received`, `journaled`, `dropped`, `batched`, `broadcast` or `written`.
     pub(super) name: &'static str,
     pub(super) attributes: Vec<KeyValue>,
 }

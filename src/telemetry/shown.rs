@@ -83,14 +83,22 @@ fn paths(roster: &Roster<PathKey, PathMeter>) -> Vec<Path> {
 }
 
 /// A metric that is about to be shown.
-struct Shown<'a>(MetricEncoder<'a>);
+pub(super) struct Shown<'a>(MetricEncoder<'a>);
 
 impl Shown<'_> {
     fn counter(&mut self, labels: &[(&'static str, &str)], value: u64) -> fmt::Result {
         self.0.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
     }
 
-    fn gauge(&mut self, labels: &[(&'static str, &str)], value: f64) -> fmt::Result {
+    /// A counter of time without labels.
+    pub(super) fn seconds(&mut self, value: f64) -> fmt::Result {
+        self.0.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    pub(super) fn gauge(&mut self, labels: &[(&'static str, &str)], value: f64) -> fmt::Result {
+        if labels.is_empty() {
+            return self.0.encode_gauge(&value);
+        }
         self.0.encode_family(&labels)?.encode_gauge(&value)
     }
 }
@@ -107,15 +115,23 @@ pub(super) struct Kind {
 }
 
 impl Kind {
-    const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+    pub(super) const fn counter(
+        name: &'static str,
+        labels: &'static [&'static str],
+        help: &'static str,
+    ) -> Self {
         Self { name, kind: "counter", labels, help }
     }
 
-    const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Self {
+    pub(super) const fn gauge(
+        name: &'static str,
+        labels: &'static [&'static str],
+        help: &'static str,
+    ) -> Self {
         Self { name, kind: "gauge", labels, help }
     }
 
-    fn show<'a>(&self, out: &'a mut DescriptorEncoder<'_>) -> Result<Shown<'a>, fmt::Error> {
+    pub(super) fn show<'a>(&self, out: &'a mut DescriptorEncoder<'_>) -> Result<Shown<'a>, fmt::Error> {
         let kind = if self.kind == "counter" { MetricType::Counter } else { MetricType::Gauge };
         Ok(Shown(out.encode_descriptor(self.name, self.help, None, kind)?))
     }
@@ -134,7 +150,7 @@ impl ByAction {
     const LAST: Kind = Kind::gauge(
         "trigger_last_batch_timestamp_seconds",
         ACTION,
-        "When batches left last, as seconds since 1970; not there before the first",
+        "When a gateway took batches last, as seconds since 1970; not there before the first",
     );
     pub(super) const SHOWS: &[Kind] =
         &[Self::EVENTS, Self::BATCHES, Self::DROPPED, Self::OPEN, Self::BYTES, Self::LAST];

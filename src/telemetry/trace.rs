@@ -46,14 +46,24 @@ impl Default for Wanted {
     }
 }
 
+/// An event that is followed.
+#[derive(Debug, Clone, Copy)]
+struct Followed {
+    /// When it came in.
+    received: SystemTime,
+    /// When the last batch with it closed.
+    batched: SystemTime,
+    /// It was on disk, at least of one source: every source that takes it writes it, and so does an action with jq.
+    is_journaled: bool,
+}
+
 /// What is followed just now.
 #[derive(Debug, Default)]
 struct Traces {
     wanted: Wanted,
     /// Those that matched.
     matched: u32,
-    /// With the time when they came in, and that of the last batch with them.
-    followed: HashMap<EventId, (SystemTime, SystemTime)>,
+    followed: HashMap<EventId, Followed>,
     /// In the order in which they came.
     order: VecDeque<EventId>,
     /// With the time when they were broadcast.
@@ -72,7 +82,8 @@ impl Traces {
         }
         let is_due = self.matched.is_multiple_of((*one_in).max(1));
         self.matched = self.matched.wrapping_add(1);
-        if is_due && self.followed.insert(id, (now, now)).is_none() {
+        let followed = Followed { received: now, batched: now, is_journaled: false };
+        if is_due && self.followed.insert(id, followed).is_none() {
             if self.order.len() >= MOST
                 && let Some(oldest) = self.order.pop_front()
             {
@@ -81,6 +92,16 @@ impl Traces {
             self.order.push_back(id);
         }
         is_due
+    }
+
+    /// Events are on disk: those of them that are followed and were not before, with the times when they came in.
+    fn journal<'a>(&mut self, events: impl IntoIterator<Item = &'a Event>) -> Vec<(EventId, SystemTime)> {
+        let first_time = |event: &Event| {
+            let followed = self.followed.get_mut(&event.id)?;
+            let was = std::mem::replace(&mut followed.is_journaled, true);
+            (!was).then_some((event.id, followed.received))
+        };
+        events.into_iter().filter_map(first_time).collect()
     }
 
     /// A followed event has its place on a path.
@@ -135,18 +156,27 @@ pub fn received(event: &Event, device: &str, topic: &str) {
     }
 }
 
-/// Events are on disk.
+/// Events are on disk. Told once, though several sources may write one.
 pub fn journaled<'a>(events: impl IntoIterator<Item = &'a Event>) {
     let now = SystemTime::now();
-    let followed: Vec<_> = {
-        let traces = traces();
-        let ids = events.into_iter().map(|event| event.id);
-        ids.filter_map(|id| Some((id, traces.followed.get(&id)?.0))).collect()
-    };
+    let followed = traces().journal(events);
     for (id, since) in followed {
         tracing::trace!(target: TARGET, event_id = %id, "journaled");
         otlp::tell(id, since, now, || Stage { name: "journaled", attributes: Vec::new() });
     }
+}
+
+/// The programs of a trigger do not let an event through.
+pub fn dropped(trigger: &str, event: EventId, reason: &'static str) {
+    let now = SystemTime::now();
+    let since = traces().followed.get(&event).map(|followed| followed.received);
+    let Some(since) = since else { return };
+    tracing::trace!(target: TARGET, event_id = %event, trigger, reason, "dropped");
+    otlp::tell(event, since, now, || {
+        let trigger = KeyValue::new("triggercast.trigger", trigger.to_owned());
+        let reason = KeyValue::new("triggercast.reason", reason);
+        Stage { name: "dropped", attributes: vec![trigger, reason] }
+    });
 }
 
 /// A batch of a trigger with these events has closed.
@@ -156,9 +186,9 @@ pub fn batched<'a>(trigger: &str, events: impl IntoIterator<Item = &'a Event>) {
     {
         let mut traces = traces();
         for event in events {
-            if let Some((received, batched)) = traces.followed.get_mut(&event.id) {
-                *batched = now;
-                followed.push((event.id, *received));
+            if let Some(known) = traces.followed.get_mut(&event.id) {
+                known.batched = now;
+                followed.push((event.id, known.received));
             }
         }
     }
@@ -178,7 +208,7 @@ pub fn broadcast<'a>(path: &PathKey, first: u64, events: impl IntoIterator<Item 
     {
         let mut traces = traces();
         for (event, position) in events.into_iter().zip(first..) {
-            if let Some((_, batched)) = traces.followed.get(&event.id).copied() {
+            if let Some(Followed { batched, .. }) = traces.followed.get(&event.id).copied() {
                 traces.place(path, position, event.id, now);
                 followed.push((event.id, position, batched));
             }
@@ -229,6 +259,15 @@ mod tests {
         assert!(!enter(2, "other", "a/b") && !enter(3, "d", "b/a"));
         assert!(!enter(4, "d", "a/c"));
         assert!(enter(5, "d", "a/c"));
+    }
+
+    #[test]
+    fn an_event_is_journaled_once_though_several_sources_write_it() {
+        let mut traces = Traces::default();
+        let event = |n| Event { id: Uuid::from_u128(n), json: bytes::Bytes::new() };
+        traces.enter(event(1).id, "", "", SystemTime::UNIX_EPOCH);
+        assert_eq!(traces.journal([&event(1), &event(2)]), [(event(1).id, SystemTime::UNIX_EPOCH)]);
+        assert_eq!(traces.journal([&event(1), &event(2)]), []);
     }
 
     #[test]

@@ -236,7 +236,7 @@ fn a_start_on_a_full_disk_uses_what_was_set_aside() {
     place.is_at(&server);
     let before = device.acknowledged();
     until("more acknowledgements", || (device.acknowledged() > before + 100).then_some(()));
-    assert!(!data.join("journal.reserve").exists() && !data.join("journal.probe").exists());
+    assert!(!data.join("journal.reserve").exists());
     assert_eq!(server.get("/readyz").0, 200);
     let sent = drain(vec![device], &client, goes_to);
     let [client] = client;

@@ -272,6 +272,35 @@ fn a_connected_device_is_told_and_paused_triggers_are_counted() {
     assert_eq!(activity["actions"].as_array().unwrap().len(), 1);
 }
 
+#[test]
+fn metrics_tell_how_the_server_stands() {
+    let server = server();
+    let mut socket = server.websocket("/ws");
+    for payload in ["1", "2", "3"] {
+        server.publish("$devices/press-1/events", payload);
+    }
+    socket.events(3);
+    server.publish("$devices/press-1/events/other", "nobody takes it");
+    let metrics = until("the disk", || {
+        let text = server.get("/metrics").1;
+        (!text.contains("triggercast_disk_free_bytes 0\n")
+            && text.contains("triggercast_mqtt_received_total 4\n"))
+        .then_some(text)
+    });
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find(|line| line.starts_with(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("{name}\n{metrics}")).rsplit_once(' ').unwrap().1.parse().unwrap()
+    };
+    assert_eq!((value("triggercast_ready"), value("triggercast_mqtt_unrouted_total")), (1.0, 1.0));
+    let (sources, ready) = (value("triggercast_sources"), value("triggercast_sources_ready"));
+    assert!(sources >= 3.0 && ready == sources, "{ready} of {sources}");
+    assert!(value("triggercast_journal_bytes") > 0.0 && value("process_open_fds") > 3.0);
+    assert!(metrics.contains("triggercast_build_info{version=\""), "{metrics}");
+    assert!(value("triggercast_write_seconds_count") >= 1.0);
+    assert!(value("triggercast_write_seconds_sum") <= value("triggercast_delivery_seconds_sum"));
+    assert!(metrics.contains("triggercast_websocket_refused_total{reason=\"full\"} 0\n"), "{metrics}");
+}
+
 /// The stages that an event has been traced through, in order, with its id.
 fn stages(lines: &[String]) -> Vec<(String, String)> {
     let of = |line: &String| {
@@ -311,6 +340,32 @@ fn one_event_is_followed_from_its_publish_to_the_sockets() {
     let names: Vec<_> = seen.iter().map(|(stage, _)| stage.as_str()).collect();
     assert_eq!(names, ["received", "journaled", "batched", "broadcast", "written"]);
     assert!(lines.last().unwrap().contains("\"clients\":1"), "{lines:?}");
+}
+
+#[test]
+fn an_event_that_jq_drops_ends_with_a_line_that_says_why_and_is_journaled_once() {
+    let source = r#"iot_message: { registry_id: factory, mqtt_topic: "$devices/+/events", batch_settings: { max_count: 1, cutoff: 1s } }"#;
+    let with = |name: &str, program: &str| {
+        let filter = format!("    action:\n      - filter: {{ jq: \"{program}\" }}\n        gateway");
+        trigger(name, source, "/ws").replace("    action:\n      - gateway", &filter)
+    };
+    let config = config(&format!("{FACTORY}triggers:\n{}{}", with("none", "false"), with("all", "true")));
+    let server =
+        TestServer::start(&config.replace("log: { format: json }", "log: { format: json, trace: on }"));
+    let mut socket = server.websocket("/ws");
+    server.publish("$devices/press-1/events", "1");
+    assert_eq!(socket.events(1).len(), 1);
+    let mut lines = Vec::new();
+    until("the last stages", || {
+        lines.extend(server.log("event_id"));
+        let seen = stages(&lines);
+        ["dropped", "written"].iter().all(|last| seen.iter().any(|(stage, _)| stage == last)).then_some(())
+    });
+    let mut names: Vec<_> = stages(&lines).into_iter().map(|(stage, _)| stage).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["batched", "broadcast", "dropped", "journaled", "received", "written"]);
+    let dropped = lines.iter().find(|line| line.contains("\"dropped\"")).unwrap();
+    assert!(dropped.contains("\"none\"") && dropped.contains("\"reason\":\"filtered\""), "{dropped}");
 }
 
 #[test]

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use triggercast::mqtt::{Limits, Server};
-use triggercast::telemetry::{METRICS, Reason};
+use triggercast::telemetry::METRICS;
 
 use crate::raw::{Hello, LIMIT, Raw, V3, V5, events, link, packet, server, server_with, text, until};
 
 const EVENTS: &str = "$devices/d1/events";
 
 fn closed(reason: &'static str) -> u64 {
-    METRICS.mqtt_closed.get_or_create(&Reason { reason }).get()
+    METRICS.mqtt_closed.get([reason])
 }
 
 /// The server still does its work.
@@ -200,9 +200,7 @@ fn mutated_connections_leave_the_server_serving() {
         let _ = raw.stream().shutdown(std::net::Shutdown::Write);
     }
     still_serves(&server);
-    let panics =
-        METRICS.actor_panics.get_or_create(&triggercast::telemetry::ActorLabel { actor: "MqttConnection" });
-    assert_eq!(panics.get(), 0);
+    assert_eq!(METRICS.actor_panics.get(["MqttConnection"]), 0);
 }
 
 #[test]

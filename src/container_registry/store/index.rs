@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Job, StoreError, tables};
+use super::{Added, Job, StoreError, tables};
 use crate::container_registry::repository::{Change, Doubt, Outcome, Push, Repository, Snapshot};
 use crate::container_registry::touched::Reading;
 use crate::model::container::{
@@ -442,7 +442,7 @@ fn tell(
             change.tags.join("\n"),
             &event.json[..]
         ])?;
-        job.told.push((registry.number, event.json));
+        job.told.push(Added { registry: registry.number, repository: repository.to_owned(), event });
     }
     if !changes.is_empty() {
         job.db

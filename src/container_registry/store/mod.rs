@@ -21,7 +21,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 pub use self::tables::OpenError;
 
 use crate::model::condition::Condition;
-use crate::telemetry::{self, METRICS};
+use crate::model::event::Event;
+use crate::telemetry::{self, METRICS, trace};
 
 /// Jobs that may wait.
 pub const WAITING: usize = 256;
@@ -85,7 +86,14 @@ pub(super) struct Job<'a> {
     /// The newest number in the outbox of each registry that got some, for those who wait for it.
     pub(super) newest: &'a mut HashMap<i64, i64>,
     /// The events that it puts there.
-    pub(super) told: &'a mut Vec<(i64, Bytes)>,
+    pub(super) told: &'a mut Vec<Added>,
+}
+
+/// An event that came into the outbox of a registry.
+pub(super) struct Added {
+    pub(super) registry: i64,
+    pub(super) repository: String,
+    pub(super) event: Event,
 }
 
 /// The last events of each registry, the newest first.
@@ -277,11 +285,16 @@ impl Writer {
             self.taken.clear();
             METRICS.registry_commits.inc();
         }
+        // Here they have entered: once, however many sources take them.
+        METRICS.events_received.inc_by(told.len() as u64);
+        if trace::is_on() {
+            told.iter().for_each(|added| trace::received(&added.event, "", &added.repository));
+        }
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        for (registry, event) in told {
+        for Added { registry, event, .. } in told {
             let events = recent.entry(registry).or_default();
             events.truncate(RECENT - 1);
-            events.push_front(event);
+            events.push_front(event.json);
         }
         drop(recent);
         let known = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -300,7 +313,7 @@ impl Writer {
         works: Vec<(Work, OwnedSemaphorePermit)>,
         writes: bool,
         replies: &mut Vec<Reply>,
-        (newest, told): (&mut HashMap<i64, i64>, &mut Vec<(i64, Bytes)>),
+        (newest, told): (&mut HashMap<i64, i64>, &mut Vec<Added>),
     ) -> rusqlite::Result<()> {
         let mut tx = self.db.transaction()?;
         for (work, _) in works {

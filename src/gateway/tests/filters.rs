@@ -69,7 +69,7 @@ impl Worker {
         let run = self.entry.journal.append(run).unwrap();
         let segments = Segment::encode(Format::WebSocket, run.position, [&run.batches[0][..]]);
         segments.iter().for_each(|segment| self.all.extend_from_slice(&segment.bytes));
-        let events = Content::Events(Arc::new(Unencoded::new(vec![run])));
+        let events = Content::Events(Arc::new(Unencoded::new(vec![run], 0)));
         for content in [Content::Messages(Format::WebSocket, segments), events] {
             let deliver = Deliver { path: self.entry.key.clone(), content };
             self.actor.try_send(deliver).unwrap();

@@ -193,7 +193,7 @@ async fn a_stalled_client_with_a_filter_reads_on_from_the_journal_and_comes_back
         let good = bench.client_with("/ws?device=d2", headers).await;
         let last = 2_002;
         let reader = actix_rt::task::spawn_blocking(move || good.numbers_until(last));
-        let behind = || METRICS.slow_clients.get_or_create(&telemetry::Reason { reason: "replay" }).get();
+        let behind = || METRICS.slow_clients.get(["replay"]);
         let before = behind();
         bench.tell(0..1400, 3000).await; // 2.5 MB for it
         until("the stalled client's change to the journal", || behind() > before).await;

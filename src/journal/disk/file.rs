@@ -20,9 +20,8 @@ const RESERVE: &str = "journal.reserve";
 /// Its size: enough for the boundaries of what is durable, and for retention to make room.
 const RESERVE_BYTES: usize = 8 * 1024 * 1024;
 
-/// A file that is written to see whether there is room, and how much that is: enough to open every database.
-const PROBE: &str = "journal.probe";
-const LEAST_ROOM: usize = 1024 * 1024;
+/// Bytes that opening every database may take.
+const LEAST_ROOM: u64 = 1024 * 1024;
 
 /// The form of the tables. A journal with an older one is brought to it, one with a newer one is refused.
 const VERSION: i64 = 2;
@@ -179,12 +178,15 @@ impl Files {
         [DATABASE, LOG, RESERVE].into_iter().map(size).sum()
     }
 
+    /// Bytes that may still be written where they are.
+    pub(super) fn room(&self) -> Option<u64> {
+        let found = rustix::fs::statvfs(&self.folder).ok()?;
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     /// Gives the reserve free if nothing else is left, so that what opens next has room to begin with.
     pub(super) fn make_room(&self) {
-        let path = self.folder.join(PROBE);
-        let is_full = fs::write(&path, vec![0; LEAST_ROOM]).is_err();
-        let _ = fs::remove_file(&path);
-        if is_full && self.free_reserve() {
+        if self.room().is_some_and(|room| room < LEAST_ROOM) && self.free_reserve() {
             tracing::warn!(folder = %self.folder.display(), "the disk is full; the room set aside for that is used");
         }
     }

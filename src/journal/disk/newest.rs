@@ -6,6 +6,7 @@ use super::{Disk, Reader, rows};
 use crate::journal::ReadError;
 use crate::model::event::Event;
 use crate::model::id::Id;
+use crate::telemetry::METRICS;
 
 impl Disk {
     /// The newest committed events of a source that an action has taken or will take, the newest first, so many at most.
@@ -23,6 +24,15 @@ impl Disk {
     /// Bytes of its files.
     pub fn size(&self) -> u64 {
         self.files.bytes()
+    }
+
+    /// Tells how much room its files take, and how much there is.
+    pub fn measure(&self) {
+        let signed = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        METRICS.journal_bytes.set(signed(self.size()));
+        if let Some(free) = self.files.room() {
+            METRICS.disk_free_bytes.set(signed(free));
+        }
     }
 }
 
