@@ -149,6 +149,7 @@ async fn serve(settings: Settings, files: u64, runtime: tokio::runtime::Handle) 
     let mqtt_tls_socket =
         mqtt_tls_socket.map(|(listen, _)| bind("mqtts", "mqtt.tls_listen", *listen)).transpose()?;
 
+    Disk::make_room(&settings.data_dir).map_err(|error| ServeError::Journal(error.to_string()))?;
     let lost = |error: &dyn std::fmt::Display| ServeError::Store(error.to_string());
     let of_file = of_file::records(&settings).map_err(|error| lost(&error))?;
     let store = Arc::new(Store::open(&settings.data_dir, of_file).map_err(|error| lost(&error))?);

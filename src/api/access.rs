@@ -4,7 +4,7 @@ use prost::Message;
 
 use super::fault::{Code, Fault};
 use crate::model::id::Id;
-use crate::model::role::{ROLES, Right, Role};
+use crate::model::role::{Area, ROLES, Right, Role};
 use crate::proto::types::yandex::cloud::access::{AccessBinding, SetAccessBindingsRequest};
 use crate::store::{Kind, Origin, Record, State};
 
@@ -80,6 +80,15 @@ impl Place {
 
 /// Whether a role of the account permits this there.
 pub(super) fn permits(state: &State, account: &str, right: Right, place: &Place) -> bool {
+    has_role(state, account, place, |role| role.permits(right))
+}
+
+/// Whether a role of the account permits to see anything there.
+pub(super) fn sees_something(state: &State, account: &str, place: &Place) -> bool {
+    has_role(state, account, place, |role| Area::ALL.iter().any(|area| role.permits(Right::See(*area))))
+}
+
+fn has_role(state: &State, account: &str, place: &Place, is_one: impl Fn(&Role) -> bool) -> bool {
     let is_of = |binding: &AccessBinding| {
         binding.subject.as_ref().is_some_and(|subject| match subject.r#type.as_str() {
             "system" => subject.id == ALL_AUTHENTICATED,
@@ -87,9 +96,9 @@ pub(super) fn permits(state: &State, account: &str, right: Right, place: &Place)
         })
     };
     place.keys.iter().any(|key| {
-        bindings(state, key).iter().any(|binding| {
-            is_of(binding) && Role::find(&binding.role_id).is_some_and(|role| role.permits(right))
-        })
+        bindings(state, key)
+            .iter()
+            .any(|binding| is_of(binding) && Role::find(&binding.role_id).is_some_and(&is_one))
     })
 }
 

@@ -65,11 +65,23 @@ impl Call<'_> {
         token: &str,
         filter: &str,
     ) -> Result<(Vec<T>, String), Fault> {
+        self.page_seen(|_, record| owner(record), size, token, filter)
+    }
+
+    /// The same of the resources for which this is so, which the state is told for.
+    pub(super) fn page_seen<T: Resource>(
+        &self,
+        is_seen: impl Fn(&State, &Record) -> bool,
+        size: i64,
+        token: &str,
+        filter: &str,
+    ) -> Result<(Vec<T>, String), Fault> {
         let filter = Filter::parse(filter)?;
         let after = list::after(token)?;
         let state = self.api.store.state();
-        let records =
-            state.after(T::KIND, &after).filter(|record| owner(record) && filter.takes(&record.name));
+        let records = state
+            .after(T::KIND, &after)
+            .filter(|record| filter.takes(&record.name) && is_seen(&state, record));
         let (records, next) = list::page(records, list::size(size), |record| record.id.to_string());
         Ok((records.into_iter().map(message).collect::<Result<_, _>>()?, next))
     }

@@ -15,6 +15,9 @@ pub trait Watch: Send + Sync {
     /// The server as a whole, with the samples after this number.
     fn overview(&self, after: u64) -> Overview;
 
+    /// What passes through the paths of a gateway, by path.
+    fn paths(&self, gateway: &str) -> Vec<PathActivity>;
+
     /// What each action of a trigger does, in their order; none if it cannot run.
     fn actions(&self, trigger: &str) -> Vec<SeenAction>;
 

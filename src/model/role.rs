@@ -22,6 +22,19 @@ pub enum Area {
     Audit,
 }
 
+impl Area {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::Triggers,
+        Self::Gateways,
+        Self::Devices,
+        Self::Registries,
+        Self::Accounts,
+        Self::Folders,
+        Self::Audit,
+    ];
+}
+
 /// What a role can permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Right {

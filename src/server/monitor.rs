@@ -14,7 +14,7 @@ use crate::api::{Code, Fault, Trouble};
 use crate::engine::plan;
 use crate::journal::disk::Health;
 use crate::journal::{ReadError, ReadLimit, Start};
-use crate::model::activity::{DeviceActivity, Sample};
+use crate::model::activity::{DeviceActivity, PathActivity, Sample};
 use crate::model::condition::Condition;
 use crate::model::id::Id;
 use crate::model::trigger::{Action, Trigger, TriggerSource};
@@ -154,8 +154,9 @@ impl Running {
         of_server.chain(sources.iter().flat_map(of_source)).chain(of_triggers).collect()
     }
 
-    /// The last events of an action, from the journal, or from the memory of its path.
-    fn events_of(&self, trigger: &Trigger, most: usize) -> Result<Vec<Bytes>, ReadError> {
+    /// The last events of an action, from the journal, or from the memory of its path, which does not know whose they
+    /// are.
+    fn events_of(&self, wanted: &Wanted, trigger: &Trigger, most: usize) -> Result<Vec<Bytes>, ReadError> {
         let Some(Action::GatewayWebsocketBroadcast { target, .. }) = trigger.actions.first() else {
             return Ok(Vec::new());
         };
@@ -165,7 +166,14 @@ impl Running {
                 return Ok(events.into_iter().map(|event| event.json).collect());
             }
         }
-        let Some(journal) = self.journals.of(target).filter(|_| !self.journals.is_on_disk(target)) else {
+        let is_there = |action: &Action| {
+            let Action::GatewayWebsocketBroadcast { target: other, .. } = action;
+            other == target
+        };
+        let others = wanted.resources.triggers.iter().filter(|other| other.id != trigger.id);
+        let is_shared = others.flat_map(|other| &other.actions).any(is_there);
+        let journal = self.journals.of(target).filter(|_| !is_shared && !self.journals.is_on_disk(target));
+        let Some(journal) = journal else {
             return Ok(Vec::new());
         };
         let from = journal.find(target, Start::Last(most as u64))?.position;
@@ -203,6 +211,12 @@ impl Watch for Running {
         }
     }
 
+    fn paths(&self, gateway: &str) -> Vec<PathActivity> {
+        let mut paths = self.connections.activity();
+        paths.retain(|path| *path.key.gateway_id == *gateway);
+        paths
+    }
+
     fn actions(&self, trigger: &str) -> Vec<SeenAction> {
         let wanted = self.wanted();
         let Some(trigger) = wanted.trigger(trigger) else { return Vec::new() };
@@ -220,7 +234,7 @@ impl Watch for Running {
         let wanted = self.wanted();
         let Some(trigger) = wanted.trigger(trigger) else { return Ok(Vec::new()) };
         let failed = |error| Fault::new(Code::Unavailable, format!("The journal cannot be read: {error}"));
-        self.events_of(trigger, most).map_err(failed)
+        self.events_of(&wanted, trigger, most).map_err(failed)
     }
 
     fn heard(&self, registry: &str, devices: &[Id]) -> Vec<DeviceActivity> {

@@ -216,3 +216,30 @@ fn a_disk_that_the_log_fills_is_used_again() {
     println!("{} events on a disk that the log fills", sent[&0]);
     assert!(server.stop().success());
 }
+
+#[test]
+fn a_start_on_a_full_disk_uses_what_was_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let Some(disk) = Disk::mount(&data, 24) else { return };
+    let config = config_with("", "");
+    let place = Arc::new(Place::default());
+    let server = TestServer::start_in(folder.path(), &config);
+    place.is_at(&server);
+    let client = [Client::start(&place, "/b", Manner::Query, "").connected()];
+    let device = Device::at(Plan { rate: 300, ..Plan::factory(0, 20) }, &place);
+    until("some acknowledgements", || (device.acknowledged() > 100).then_some(()));
+    assert!(server.stop().success());
+    disk.fill();
+    let server = TestServer::start_in(folder.path(), &config);
+    place.is_at(&server);
+    let before = device.acknowledged();
+    until("more acknowledgements", || (device.acknowledged() > before + 100).then_some(()));
+    assert!(!data.join("journal.reserve").exists() && !data.join("journal.probe").exists());
+    assert_eq!(server.get("/readyz").0, 200);
+    let sent = drain(vec![device], &client, goes_to);
+    let [client] = client;
+    assert_exactly_once("the client", &client.stop(), &sent);
+    assert!(server.stop().success());
+}

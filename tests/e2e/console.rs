@@ -41,7 +41,7 @@ fn people(checks: &[&str]) {
 
 #[test]
 fn a_trigger_is_made_by_the_form_and_its_events_are_seen() {
-    people(&["create", "refused"]);
+    people(&["create", "odd", "refused"]);
 }
 
 #[test]

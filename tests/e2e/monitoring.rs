@@ -23,7 +23,7 @@ fn server() -> TestServer {
         trigger("pushes", images, "/other"),
     ));
     let config = config.replace("/other: {}", "/other: {}, /memory: { durability: memory }");
-    let accounts = "service_accounts:\n  - { id: nobody, roles: [auditor] }\n  - { id: looker, roles: [functions.viewer] }\n\
+    let accounts = "service_accounts:\n  - { id: guest }\n  - { id: nobody, roles: [auditor] }\n  - { id: looker, roles: [functions.viewer] }\n\
         \x20 - { id: puller, roles: [container-registry.images.puller] }\n  - { id: viewer, roles: [viewer] }\n";
     TestServer::start(&config.replace("service_accounts:\n", accounts))
 }
@@ -161,6 +161,7 @@ fn rights_are_asked_for() {
     let server = server();
     let paths = [
         "overview",
+        "gateways/main/activity",
         "triggers/threes/activity",
         "registries/factory/devices/activity",
         "containerRegistries/images/activity",
@@ -172,19 +173,59 @@ fn rights_are_asked_for() {
     let ask =
         |caller: &Caller, path: &str| caller.call("GET", &format!("/triggercast/v1/{path}"), &Value::Null).0;
     for (account, expected) in [
-        ("nobody", [403, 403, 403, 403]),
-        ("looker", [403, 200, 403, 403]),
-        ("puller", [403, 403, 403, 200]),
-        ("viewer", [200, 200, 200, 403]),
-        ("broadcaster", [403, 403, 403, 403]),
+        ("nobody", [403, 403, 403, 403, 403]),
+        ("looker", [403, 200, 200, 403, 403]),
+        ("puller", [403, 403, 403, 403, 200]),
+        ("viewer", [200, 200, 200, 200, 403]),
+        ("broadcaster", [403, 200, 403, 403, 403]),
     ] {
         let caller = caller(account);
         assert_eq!(paths.map(|path| ask(&caller, path)), expected, "{account}");
     }
-    let caller = server.caller();
-    for path in
-        ["triggers/none/activity", "registries/none/devices/activity", "containerRegistries/none/activity"]
+    // Who may see a trigger, but not its devices or its images, is not told what comes from them.
+    server.publish("$devices/press-1/events", "1");
+    until("the event", || {
+        get(&server, "triggers/threes/activity")["events"]
+            .as_array()
+            .filter(|events| events.len() == 1)
+            .map(drop)
+    });
+    for (account, trigger, withheld) in
+        [("looker", "threes", true), ("viewer", "threes", false), ("viewer", "pushes", true)]
     {
+        let path = format!("/triggercast/v1/triggers/{trigger}/activity");
+        let (_, answer) = caller(account).call("GET", &path, &Value::Null);
+        assert_eq!(answer["eventsWithheld"] == true, withheld, "{account} {trigger}: {answer}");
+        assert_eq!(answer["events"].is_null(), withheld, "{account} {trigger}: {answer}");
+    }
+    // Folders are listed to those who may see something in them.
+    let folder = server.done(
+        "POST",
+        "/resource-manager/v1/folders",
+        &json!({ "cloudId": "triggercast", "name": "team-a" }),
+    );
+    let folder = folder["id"].as_str().unwrap();
+    let folders = |account: &str| {
+        let path = "/resource-manager/v1/folders?cloudId=triggercast";
+        let (status, answer) = caller(account).call("GET", path, &Value::Null);
+        let ids = answer["folders"]
+            .as_array()
+            .map(|all| all.iter().map(|one| one["id"].clone()).collect::<Vec<_>>());
+        (status, ids.unwrap_or_default())
+    };
+    assert_eq!(folders("guest").0, 403);
+    let binding = json!({ "accessBindings": [{ "roleId": "functions.viewer", "subject": { "id": "guest", "type": "serviceAccount" } }] });
+    server.done("POST", &format!("/resource-manager/v1/folders/{folder}:setAccessBindings"), &binding);
+    assert_eq!(folders("guest"), (200, vec![json!(folder)]));
+    assert_eq!(folders("viewer").1.len(), 2);
+    assert_eq!(folders("puller").0, 200, "a role on the cloud is one on every folder");
+    let caller = server.caller();
+    for path in [
+        "gateways/none/activity",
+        "triggers/none/activity",
+        "registries/none/devices/activity",
+        "containerRegistries/none/activity",
+    ] {
         assert_eq!(ask(&caller, path), 404, "{path}");
     }
     for (path, field) in [

@@ -14,7 +14,7 @@ use crate::proto::types::yandex::cloud::resourcemanager::v1::{
     GetFolderRequest, ListFolderOperationsRequest, ListFolderOperationsResponse, ListFoldersRequest,
     ListFoldersResponse, UpdateFolderMetadata, UpdateFolderRequest, folder,
 };
-use crate::store::Kind;
+use crate::store::{Kind, Record, State};
 
 pub(super) fn add(table: &mut Table) {
     table.add("yandex.cloud.resourcemanager.v1.FolderService/Get", get);
@@ -35,10 +35,22 @@ fn check_cloud(id: &str) -> Result<(), Fault> {
 
 fn list(call: &Call<'_>, request: ListFoldersRequest) -> Result<ListFoldersResponse, Fault> {
     check_cloud(&request.cloud_id)?;
-    access::check(&call.api.store.state(), &call.subject, Right::See(Area::Folders), &Place::cloud())?;
-    let (folders, next_page_token) =
-        call.page(|_| true, request.page_size, &request.page_token, &request.filter)?;
-    Ok(ListFoldersResponse { folders, next_page_token })
+    // Who may not see all sees those in which he may see something.
+    let refused = {
+        let state = call.api.store.state();
+        access::check(&state, &call.subject, Right::See(Area::Folders), &Place::cloud()).err()
+    };
+    let is_seen = |state: &State, record: &Record| {
+        refused.is_none() || access::sees_something(state, &call.subject, &Place::of(record))
+    };
+    let (folders, next_page_token): (Vec<Folder>, _) =
+        call.page_seen(is_seen, request.page_size, &request.page_token, &request.filter)?;
+    match refused {
+        Some(refused) if folders.is_empty() && request.page_token.is_empty() && request.filter.is_empty() => {
+            Err(refused)
+        }
+        _ => Ok(ListFoldersResponse { folders, next_page_token }),
+    }
 }
 
 fn create(call: &Call<'_>, request: CreateFolderRequest) -> Result<Operation, Fault> {

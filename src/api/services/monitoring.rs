@@ -1,6 +1,6 @@
 //! What passes through the server.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use bytes::Bytes;
 use prost_types::Timestamp;
@@ -17,12 +17,14 @@ use crate::model::role::{Area, Right};
 use crate::model::trigger::BatchClose;
 use crate::proto::types::triggercast::v1::{
     ActionActivity, Condition, ContainerRegistryActivity, DeviceActivity, DeviceMessage, GatewayActivity,
-    GetContainerRegistryActivityRequest, GetOverviewRequest, GetTriggerActivityRequest, JournalActivity,
-    ListDeviceActivityRequest, ListDeviceActivityResponse, Overview, PathActivity, Problem, Sample,
-    SourceActivity, Totals, TriggerActivity,
+    GetContainerRegistryActivityRequest, GetGatewayActivityRequest, GetOverviewRequest,
+    GetTriggerActivityRequest, JournalActivity, ListDeviceActivityRequest, ListDeviceActivityResponse,
+    Overview, PathActivity, Problem, Sample, SourceActivity, Totals, TriggerActivity,
 };
 use crate::proto::types::yandex::cloud::iot::devices::v1::{Device, Registry};
+use crate::proto::types::yandex::cloud::serverless::apigateway::v1::ApiGateway;
 use crate::proto::types::yandex::cloud::serverless::triggers::v2::Trigger;
+use crate::proto::types::yandex::cloud::serverless::triggers::v2::source::Source;
 use crate::store::Kind;
 
 /// Sources, paths and problems that one answer tells.
@@ -34,6 +36,7 @@ const EVENTS: usize = 10;
 
 pub(super) fn add(table: &mut Table) {
     table.add("triggercast.v1.MonitoringService/GetOverview", overview);
+    table.add("triggercast.v1.MonitoringService/GetGatewayActivity", gateway);
     table.add("triggercast.v1.MonitoringService/GetTriggerActivity", trigger);
     table.add("triggercast.v1.MonitoringService/ListDeviceActivity", devices);
     table.add("triggercast.v1.MonitoringService/GetContainerRegistryActivity", container_registry);
@@ -69,6 +72,9 @@ fn overview(call: &Call<'_>, request: GetOverviewRequest) -> Result<Overview, Fa
         }
     }
     let seen = call.api.plant.overview(u64::try_from(request.after_sample).unwrap_or(0));
+    let failing = seen.sources.iter().filter(|source| !source.troubles.is_empty()).count();
+    let gateway_ids: BTreeSet<&Id> = seen.paths.iter().map(|path| &path.key.gateway_id).collect();
+    let (source_count, path_count, gateway_count) = (seen.sources.len(), seen.paths.len(), gateway_ids.len());
     let problem = |(what, trouble)| Problem { what, condition: Some(condition(trouble)) };
     Ok(Overview {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -83,6 +89,10 @@ fn overview(call: &Call<'_>, request: GetOverviewRequest) -> Result<Overview, Fa
         paused_triggers: int(seen.paused_triggers),
         gateway_address: seen.gateway_address,
         gateway_tls: seen.gateway_tls,
+        source_count: int(source_count),
+        failing_source_count: int(failing),
+        gateway_count: int(gateway_count),
+        path_count: int(path_count),
     })
 }
 
@@ -121,22 +131,24 @@ fn source(source: SeenSource) -> SourceActivity {
     }
 }
 
+fn path(path: SeenPath) -> PathActivity {
+    PathActivity {
+        path: path.key.path.to_string(),
+        connections: int(path.connections),
+        events: int(path.events),
+        batches: int(path.batches),
+    }
+}
+
 /// Paths, which are in order, under their gateways.
 fn gateways(paths: impl Iterator<Item = SeenPath>) -> Vec<GatewayActivity> {
     let mut gateways: Vec<GatewayActivity> = Vec::new();
-    for path in paths {
-        let activity = PathActivity {
-            path: path.key.path.to_string(),
-            connections: int(path.connections),
-            events: int(path.events),
-            batches: int(path.batches),
-        };
-        match gateways.last_mut().filter(|last| *last.gateway_id == *path.key.gateway_id) {
+    for seen in paths {
+        let gateway_id = seen.key.gateway_id.to_string();
+        let activity = path(seen);
+        match gateways.last_mut().filter(|last| last.gateway_id == gateway_id) {
             Some(gateway) => gateway.paths.push(activity),
-            None => {
-                let gateway_id = path.key.gateway_id.to_string();
-                gateways.push(GatewayActivity { gateway_id, paths: vec![activity] });
-            }
+            None => gateways.push(GatewayActivity { gateway_id, paths: vec![activity] }),
         }
     }
     gateways
@@ -152,15 +164,45 @@ fn journal(journal: SeenJournal) -> JournalActivity {
     }
 }
 
+fn gateway(call: &Call<'_>, request: GetGatewayActivityRequest) -> Result<GatewayActivity, Fault> {
+    call.see_record::<ApiGateway>(&call.api.store.state(), &request.gateway_id)?;
+    let paths = call.api.plant.paths(&request.gateway_id).into_iter().map(path).collect();
+    Ok(GatewayActivity { gateway_id: request.gateway_id, paths })
+}
+
+/// Whether the caller may see what comes from the source of a trigger.
+fn sees_source(call: &Call<'_>, trigger: &Trigger) -> bool {
+    let state = call.api.store.state();
+    let may = |kind: Kind, id: &str, right: Right| {
+        find(&state, kind, id).and_then(|record| call.may(&state, right, record)).is_ok()
+    };
+    match trigger.source.as_ref().and_then(|source| source.source.as_ref()) {
+        Some(Source::IotMessage(source)) => {
+            may(Kind::DeviceRegistry, &source.registry_id, Right::See(Area::Devices))
+        }
+        Some(Source::IotBrokerMessage(source)) => {
+            may(Kind::Broker, &source.broker_id, Right::See(Area::Devices))
+        }
+        Some(Source::ContainerRegistry(source)) => {
+            may(Kind::ContainerRegistry, &source.registry_id, Right::PullImages)
+        }
+        _ => false,
+    }
+}
+
 fn trigger(call: &Call<'_>, request: GetTriggerActivityRequest) -> Result<TriggerActivity, Fault> {
-    call.see::<Trigger>(&request.trigger_id)?;
+    let events_withheld = !sees_source(call, &call.see::<Trigger>(&request.trigger_id)?);
     let plant = &call.api.plant;
     let most = usize::try_from(request.event_count).ok().filter(|count| *count > 0).unwrap_or(EVENTS);
     Ok(TriggerActivity {
         conditions: conditions(plant.troubles(&request.trigger_id)),
         actions: plant.actions(&request.trigger_id).into_iter().map(action).collect(),
-        events: texts(plant.last_events(&request.trigger_id, most)?),
+        events: match events_withheld {
+            true => Vec::new(),
+            false => texts(plant.last_events(&request.trigger_id, most)?),
+        },
         trigger_id: request.trigger_id,
+        events_withheld,
     })
 }
 

@@ -126,6 +126,7 @@ operation wait o1
 operation cancel o1
 audit list --resource-id t1
 monitoring overview
+monitoring gateway --gateway-name main
 monitoring trigger --trigger-name hot --event-count 3
 monitoring devices --registry-id factory
 monitoring container-registry --registry-name images

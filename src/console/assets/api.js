@@ -4,17 +4,18 @@
 const KEY = "triggercast.authorization";
 const FOLDER = "triggercast.folder";
 
-/** A call that failed: words for people, the HTTP status, and what is wrong with which field. */
+/** A call that failed: words for people, the HTTP status, the API's code if it was the API that answered, and what is wrong with which field. */
 export class ApiError extends Error {
-  constructor(status, message, fields = []) {
+  constructor(status, message, fields = [], code = undefined) {
     super(message);
     this.status = status;
     this.fields = fields;
+    this.code = code;
   }
 
-  /** The server does not know this call. */
+  /** The server does not have this call; another 404 is of what the call is about. */
   get isAbsent() {
-    return this.status === 404 || this.status === 501;
+    return this.status === 501 || (this.status === 404 && this.code === undefined);
   }
 }
 
@@ -27,6 +28,7 @@ export const session = {
   },
   signOut() {
     sessionStorage.removeItem(KEY);
+    sessionStorage.removeItem(FOLDER);
   },
   get folder() {
     return sessionStorage.getItem(FOLDER) ?? "default";
@@ -42,13 +44,12 @@ export const whenUnknown = { do: () => {} };
 /** Longest wait for an answer, in milliseconds. */
 const PATIENCE = 20_000;
 
-/** Calls. `path` parts that come from elsewhere must be encoded: see `at`. */
-export async function call(verb, path, { query = {}, body, signal } = {}) {
+/** Calls. `path` parts that come from elsewhere must be encoded: see `at`. `authorization` is another than the session's. */
+export async function call(verb, path, { query = {}, body, signal, authorization = session.authorization } = {}) {
   const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== null && value !== "");
   const url = given.length ? `${path}?${new URLSearchParams(given)}` : path;
-  const headers = { Authorization: session.authorization ?? "" };
+  const headers = { Authorization: authorization ?? "" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  const used = session.authorization;
   let response;
   try {
     response = await fetch(url, {
@@ -63,12 +64,25 @@ export async function call(verb, path, { query = {}, body, signal } = {}) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, "The server does not answer.");
   }
-  const answer = await response.json().catch(() => ({}));
+  const answer = await said(response);
   if (response.ok) return answer;
-  const fields = (answer.details ?? []).flatMap((detail) => detail.fieldViolations ?? []);
-  const error = new ApiError(response.status, answer.message ?? `The server answers ${response.status}.`, fields);
-  if (response.status === 401 && used && used === session.authorization) whenUnknown.do(error);
+  const fields = [answer.details ?? []].flat().flatMap((detail) => detail.fieldViolations ?? []);
+  const error = new ApiError(response.status, answer.message ?? `The server answers ${response.status}.`, fields, answer.code);
+  if (response.status === 401 && authorization && authorization === session.authorization) whenUnknown.do(error);
   throw error;
+}
+
+/** The object that an answer is. One that is broken, or not the API's, is a fault, unless it tells of one anyway. */
+async function said(response) {
+  let answer = null;
+  try {
+    answer = await response.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+  }
+  if (answer && typeof answer === "object") return answer;
+  if (response.ok) throw new ApiError(0, "The answer cannot be read.");
+  return {};
 }
 
 /** A path of literal and other parts: at`/a/${id}:pause`. */
@@ -88,6 +102,9 @@ export async function all(path, query, name, signal) {
   const answer = await get(path, { ...query, pageSize: 1000 }, signal);
   return answer[name] ?? [];
 }
+
+/** A gateway's paths, as they are declared, and what they do. */
+export const pathsOf = async (gatewayId, signal) => (await get(at`/triggercast/v1/gateways/${gatewayId}/activity`, {}, signal)).paths ?? [];
 
 /** Does something now and again `every` so many milliseconds while the page can be seen, until `signal` ends it. */
 export function poll(every, signal, what) {

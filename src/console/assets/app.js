@@ -1,7 +1,7 @@
 // Starts the console: which page the address names, who is signed in, light or dark.
 
-import { button, el, select } from "./dom.js";
-import { get, session, whenUnknown } from "./api.js";
+import { button, confirm, dialog, el, select } from "./dom.js";
+import { ApiError, get, session, whenUnknown } from "./api.js";
 import { signIn } from "./pages/sign_in.js";
 import { trouble } from "./show.js";
 
@@ -28,10 +28,18 @@ const PAGES = [
   ["audit", () => import("./pages/audit.js").then((file) => file.audit)],
 ];
 
+/** Milliseconds that a page may take before it is said that it is loading. */
+const PATIENCE = 300;
+
 const main = document.getElementById("main");
 const side = document.getElementById("side");
 let leaving = new AbortController();
 let isFirst = true;
+let isAsking = false;
+/** The page that is open, and its address. */
+let current = null;
+let here = location.hash;
+let folderKnown = Promise.resolve();
 
 function find(parts) {
   for (const [pattern, load] of PAGES) {
@@ -65,11 +73,31 @@ function pageOf(named) {
     go: (hash) => {
       location.hash = hash;
     },
+    /** Whether something was typed that would be lost; forms say so. */
+    isChanged: () => false,
   };
   return page;
 }
 
+/** Whether the page may be left: yes, unless something typed would be lost and is not to be. */
+async function mayLeave() {
+  if (!current?.isChanged()) return true;
+  if (isAsking) return false;
+  isAsking = true;
+  const answer = await confirm("Leave without saving?", "What you have changed here is lost.", "Leave");
+  isAsking = false;
+  return answer === true;
+}
+
+/** Opens what the address names now, or puts the address back. */
+async function follow() {
+  if (location.hash === here) return;
+  if (await mayLeave()) open();
+  else if (location.hash !== here) history.pushState(null, "", here || "#/");
+}
+
 async function open() {
+  here = location.hash;
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
@@ -78,6 +106,7 @@ async function open() {
   side.hidden = !isIn;
   document.body.classList.toggle("in", isIn);
   if (!isIn) {
+    current = null;
     main.replaceChildren(signIn(pageOf([]), enter));
     main.querySelector("input[type=password]").focus();
     return;
@@ -94,11 +123,20 @@ async function open() {
     }
   }
   const page = pageOf(found?.named ?? []);
+  current = page;
+  const slow = setTimeout(() => {
+    const title = side.querySelector("nav a[aria-current]")?.textContent ?? "Triggercast";
+    if (!signal.aborted) main.replaceChildren(page.head(title), el("p.loading", { role: "status" }, "Loading…"));
+  }, PATIENCE);
   try {
-    const made = found ? await (await found.load())(page) : [page.head("No such page"), el("p", "There is nothing at this address.")];
+    const [make] = await Promise.all([found ? load(found) : nowhere, folderKnown]);
     if (signal.aborted) return;
+    const made = await make(page);
+    if (signal.aborted) return;
+    clearTimeout(slow);
     main.replaceChildren(...[made].flat(Infinity).filter(Boolean));
   } catch (error) {
+    clearTimeout(slow);
     if (signal.aborted || error.name === "AbortError") return;
     main.replaceChildren(page.head("Not to be shown"), trouble(error), el("div.buttons", button("Try again", open)));
   }
@@ -107,22 +145,31 @@ async function open() {
   isFirst = false;
 }
 
+const nowhere = (page) => [page.head("No such page"), el("p", "There is nothing at this address.")];
+
+const load = (found) =>
+  found.load().catch(() => {
+    throw new ApiError(0, "The server does not answer.");
+  });
+
 function enter() {
   isFirst = false;
-  folders();
+  folderKnown = folders();
   open();
 }
 
-/** Lets people choose a folder, where there are several that they may see. */
+/** Lets people choose a folder, where there are several that they may see; the first, if they may not see the one that was chosen. */
 async function folders() {
   const place = document.getElementById("folder-field");
   const answer = await get("/resource-manager/v1/folders", { cloudId: "triggercast" }).catch(() => ({}));
   const list = answer.folders ?? [];
+  if (list.length && !list.some(({ id }) => id === session.folder)) session.folder = list[0].id;
   place.hidden = list.length < 2;
   if (place.hidden) return;
   const choice = select(list.map(({ id, name }) => [id, name || id]), session.folder, {
     id: "folder",
-    onchange: () => {
+    onchange: async () => {
+      if (!(await mayLeave())) return void (choice.value = session.folder);
       session.folder = choice.value;
       open();
     },
@@ -134,6 +181,24 @@ function signOut(error) {
   session.signOut();
   open();
   if (error?.message) main.querySelector("form").append(trouble(error));
+}
+
+/** Whose key is no longer known signs in again: over the page, if something is typed there. */
+async function signInAgain(error) {
+  if (isAsking) return;
+  if (!current?.isChanged() && !document.querySelector("dialog[open]")) return signOut(error);
+  isAsking = true;
+  const { signal } = leaving;
+  let isIn = null;
+  while (isIn === null && !signal.aborted) {
+    isIn = await dialog("Sign in again", (close) => [
+      trouble(error),
+      el("p.muted", "What you have typed is kept meanwhile."),
+      signIn(pageOf([]), () => close(true), button("Sign out", () => close(false))),
+    ]);
+  }
+  isAsking = false;
+  if (!isIn && !signal.aborted) signOut();
 }
 
 const THEMES = ["system", "light", "dark"];
@@ -151,13 +216,14 @@ const chosen = () => THEMES.find((theme) => theme === localStorage.getItem("trig
 
 themeButton.onclick = () => setTheme(THEMES[(THEMES.indexOf(chosen()) + 1) % THEMES.length]);
 matchMedia("(prefers-color-scheme: dark)").onchange = () => dispatchEvent(new Event("themechange"));
-document.getElementById("sign-out").onclick = () => signOut();
+document.getElementById("sign-out").onclick = async () => (await mayLeave()) && signOut();
 document.getElementById("skip").onclick = (event) => {
   event.preventDefault();
   main.focus();
 };
-whenUnknown.do = signOut;
+whenUnknown.do = signInAgain;
 setTheme(chosen());
-addEventListener("hashchange", open);
-if (session.authorization) folders();
+addEventListener("hashchange", follow);
+addEventListener("beforeunload", (event) => current?.isChanged() && event.preventDefault());
+if (session.authorization) folderKnown = folders();
 open();

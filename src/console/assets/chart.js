@@ -20,6 +20,8 @@ export function line(title, { signal, span = 600, tone = "--line", format = coun
     if (value === undefined || value === null) return;
     now.textContent = hovered ? `${format(value)} at ${clock(data[0][at] * 1000).slice(0, 8)}` : format(value);
   };
+  // By the clock of whoever took the samples: the browser's may be another.
+  const end = () => data[0].at(-1) ?? Date.now() / 1000;
   const axis = { stroke: () => color("--muted"), font: "11px system-ui, sans-serif", ticks: { show: false } };
   const grid = { stroke: () => color("--grid"), width: 1 };
   const options = (width) => ({
@@ -29,18 +31,18 @@ export function line(title, { signal, span = 600, tone = "--line", format = coun
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
     padding: [8, 8, 0, 0],
     scales: {
-      x: { range: () => [Date.now() / 1000 - span, Date.now() / 1000] },
+      x: { range: () => [end() - span, end()] },
       y: { range: (_, low, high) => [0, Math.max(least, high * 1.15)] },
     },
     axes: [
       { ...axis, grid: { show: false }, space: 90, values: (_, ticks) => ticks.map((tick) => clock(tick * 1000).slice(0, 5)), size: 26 },
       { ...axis, grid, size: 46, space: 36, values: (_, ticks) => ticks.map((tick) => format(tick)) },
     ],
-    series: [{}, { stroke: () => color(tone), fill: () => color(`${tone}-fill`), width: 1.75, points: { show: false }, spanGaps: false }],
+    series: [{}, { stroke: () => color(tone), fill: () => color(`${tone}-fill`), width: 1.75, points: { show: false }, spanGaps: true }],
     hooks: {
       setCursor: [(self) => {
         hovered = self.cursor.left >= 0 && self.cursor.idx !== null;
-        tell(hovered ? self.cursor.idx : data[1].length - 1);
+        tell(hovered ? self.cursor.idx : data[1].findLastIndex((value) => value !== null));
       }],
     },
   });
@@ -64,9 +66,10 @@ export function line(title, { signal, span = 600, tone = "--line", format = coun
       data = [times, values];
       fit();
       plot?.setData(data);
-      if (!hovered) tell(values.length - 1);
+      const last = values.findLastIndex((value) => value !== null);
+      if (!hovered) tell(last);
       const most = values.reduce((most, value) => Math.max(most, value ?? 0), 0);
-      place.setAttribute("aria-label", `${title}: now ${format(values.at(-1) ?? 0)}, at most ${format(most)} in the last minutes`);
+      place.setAttribute("aria-label", `${title}: now ${format(values[last] ?? 0)}, at most ${format(most)} in the last minutes`);
     },
   };
 }

@@ -42,24 +42,45 @@ function settled(node) {
   return node;
 }
 
+const keyOf = (node) => node.getAttribute?.("data-key") ?? null;
+
 const HANDLERS = ["onclick", "onchange", "oninput", "onsubmit", "ontoggle"];
 
-/** Makes the children of `parent` those given, and leaves alone what is the same, so that focus and open details stay. */
+/** Makes the children of `parent` those given, and leaves alone what is the same, so that focus and open details stay. Children with a
+ * `data-key` are known by it, wherever they stand. */
 export function show(parent, ...children) {
   const wanted = kids(children).map((kid) => (kid instanceof Node ? kid : document.createTextNode(kid)));
+  const keys = new Set(wanted.map(keyOf));
+  const keyed = new Map();
+  for (const node of [...parent.children]) {
+    const key = keyOf(node);
+    if (key === null) continue;
+    if (keys.has(key)) keyed.set(key, node);
+    else node.remove();
+  }
   wanted.forEach((node, at) => {
-    const old = parent.childNodes[at];
-    if (old) turn(old, node);
-    else parent.append(settled(node));
+    const key = keyOf(node);
+    const here = parent.childNodes[at] ?? null;
+    const old = key === null ? here : keyed.get(key);
+    keyed.delete(key);
+    if (!old) return void parent.insertBefore(settled(node), here);
+    if (old !== here) move(parent, old, here);
+    turn(old, node);
   });
   while (parent.childNodes.length > wanted.length) parent.lastChild.remove();
+}
+
+/** Puts a child before another. The focus would be lost on the way. */
+function move(parent, node, before) {
+  const focused = node.contains(document.activeElement) && document.activeElement;
+  parent.insertBefore(node, before);
+  if (focused) focused.focus({ preventScroll: true });
 }
 
 /** Makes `old` what `node` is. A kept node is shown as itself or not at all. */
 function turn(old, node) {
   if (old === node || old === node.standsFor) return;
-  const key = (of) => (of.getAttribute ? of.getAttribute("data-key") : null);
-  const isOther = old.nodeName !== node.nodeName || node.kept || node.standsFor || old.kept || key(old) !== key(node);
+  const isOther = old.nodeName !== node.nodeName || node.kept || node.standsFor || old.kept || keyOf(old) !== keyOf(node);
   if (isOther) return void old.replaceWith(settled(node));
   if (old.nodeType === Node.TEXT_NODE) {
     if (old.data !== node.data) old.data = node.data;

@@ -2,19 +2,26 @@
 
 import { button, el, keep, show } from "./dom.js";
 import { poll } from "./api.js";
-import { trouble } from "./show.js";
+import { count, trouble } from "./show.js";
 
-/** A table. Columns are `[name, (row) => content, class]`; `key` tells rows apart. */
-export function table(caption, columns, rows, { key = (row) => row.id, empty = "Nothing here." } = {}) {
-  if (!rows.length) return el("p.empty", empty);
+/** Most rows of a table: more are too many to read, and to keep fresh. */
+export const MOST = 200;
+
+/** A table. Columns are `[name, (row) => content, class]`; `key` tells rows apart, and there are `of` so many in all. */
+export function table(caption, columns, all, { key = (row) => row.id, empty = "Nothing here.", of = all.length } = {}) {
+  if (!all.length) return el("p.empty", empty);
+  const rows = all.slice(0, MOST);
   const head = columns.map(([name, , kind = ""]) =>
     name ? el("th", { scope: "col", role: "columnheader", class: kind || null }, name) : el("td", { role: "cell" }));
   const line = (row) => el("tr", { "data-key": key(row), role: "row" }, columns.map(([name, cell, kind = ""]) =>
     el("td", { "data-label": name, class: kind || null, role: "cell" }, cell(row))));
-  return el("div.scroll",
-    el("table", { role: "table", "aria-label": caption },
-      el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, head)),
-      el("tbody", { role: "rowgroup" }, rows.map(line))));
+  return [
+    el("div.scroll",
+      el("table", { role: "table", "aria-label": caption },
+        el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, head)),
+        el("tbody", { role: "rowgroup" }, rows.map(line)))),
+    of > rows.length && el("p.cut", `The first ${count(rows.length)} of ${count(of)}.`),
+  ];
 }
 
 /** A list that is asked for in pages and kept fresh. `load(token)` gives `{ rows, next }`. */

@@ -39,6 +39,7 @@ export function lasting(given) {
 export function ago(time, never = "never") {
   if (!time) return el("span.muted", never);
   const date = new Date(time);
+  if (Number.isNaN(date.getTime())) return el("span", String(time));
   const past = Math.max(0, (Date.now() - date) / 1000);
   const text = past < 3 ? "just now" : past < 90 ? `${Math.round(past)} s ago` : `${lasting(past)} ago`;
   return el("time", { datetime: time, title: date.toLocaleString() }, text);
@@ -47,8 +48,14 @@ export function ago(time, never = "never") {
 const clockTime = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23" });
 const dayTime = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
 
-export const clock = (time) => (time ? clockTime.format(new Date(time)) : "");
-export const day = (time) => (time ? dayTime.format(new Date(time)) : "");
+/** A time in words; events may say anything where one should stand, and it is said again. */
+const written = (format) => (time) => {
+  if (!time) return "";
+  const date = new Date(time);
+  return Number.isNaN(date.getTime()) ? String(time) : format.format(date);
+};
+export const clock = written(clockTime);
+export const day = written(dayTime);
 
 const KINDS = { ACTIVE: "good", PAUSED: "warn", STOPPED: "warn", DISABLED: "warn", ERROR: "bad" };
 

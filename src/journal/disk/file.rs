@@ -20,6 +20,10 @@ const RESERVE: &str = "journal.reserve";
 /// Its size: enough for the boundaries of what is durable, and for retention to make room.
 const RESERVE_BYTES: usize = 8 * 1024 * 1024;
 
+/// A file that is written to see whether there is room, and how much that is: enough to open every database.
+const PROBE: &str = "journal.probe";
+const LEAST_ROOM: usize = 1024 * 1024;
+
 /// The form of the tables. A journal with an older one is brought to it, one with a newer one is refused.
 const VERSION: i64 = 2;
 /// Says "this is a journal of ours": "Trig" in ASCII.
@@ -145,7 +149,7 @@ impl Files {
         open_read_only(&self.folder)
     }
 
-    /// Sets room aside for a full disk, if there is none set aside yet.
+    /// Sets room aside for a full disk, if there is none set aside yet, and as long as some is left besides.
     pub(super) fn set_reserve(&self) -> io::Result<()> {
         let path = self.folder.join(RESERVE);
         if fs::metadata(&path).is_ok_and(|file| file.len() >= RESERVE_BYTES as u64) {
@@ -155,9 +159,10 @@ impl Files {
             let mut file = File::create(&path)?;
             // Written, not only declared, so that the room is really taken.
             let part = vec![0; 1024 * 1024];
-            for _ in 0..RESERVE_BYTES / part.len() {
+            for _ in 0..=RESERVE_BYTES / part.len() {
                 file.write_all(&part)?;
             }
+            file.set_len(RESERVE_BYTES as u64)?;
             file.sync_all()
         };
         write().inspect_err(|_| drop(fs::remove_file(&path)))
@@ -178,6 +183,16 @@ impl Files {
     pub(super) fn room(&self) -> Option<u64> {
         let found = rustix::fs::statvfs(&self.folder).ok()?;
         Some(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    /// Gives the reserve free if nothing else is left, so that what opens next has room to begin with.
+    pub(super) fn make_room(&self) {
+        let path = self.folder.join(PROBE);
+        let is_full = fs::write(&path, vec![0; LEAST_ROOM]).is_err();
+        let _ = fs::remove_file(&path);
+        if is_full && self.free_reserve() {
+            tracing::warn!(folder = %self.folder.display(), "the disk is full; the room set aside for that is used");
+        }
     }
 
     /// Gives the reserve free. Says whether there was one.

@@ -117,6 +117,12 @@ struct ActionState {
 }
 
 impl Disk {
+    /// Gives the room free that is set aside for a full disk, if it is full: what else is kept in `folder` needs some to
+    /// open. Refused while another process has the journal.
+    pub fn make_room(folder: &Path) -> Result<(), OpenError> {
+        Files::lock(folder).map(|files| files.make_room())
+    }
+
     /// Opens the journal in `folder`, or makes it, for the paths among `paths` that are kept on disk. Event ids
     /// sort after all that the journal holds from now on.
     pub fn open(folder: &Path, paths: &Paths) -> Result<Self, OpenError> {

@@ -59,6 +59,10 @@ pub(super) const GROUPS: &[Group] = &[
         parent: "",
         rows: &[&[
             row("overview", "GetOverview", How::New, "Show sums, sources, paths, and what does not work."),
+            row("gateway", "GetGatewayActivity", How::New, "Show the paths of a gateway.").flags(&[&[
+                flag("gateway-id", "gateway_id", Text, "The gateway."),
+                flag("gateway-name", "gateway_id", NameOf("serverless api-gateway"), "The same by name."),
+            ]]),
             row("trigger", "GetTriggerActivity", How::New, "Show a trigger's batches and last events.")
                 .flags(&[&[
                     flag("trigger-id", "trigger_id", Text, "The trigger."),

@@ -14,15 +14,7 @@ function change({ id, before, after }) {
   const side = (name, text) => {
     if (!text) return null;
     const more = el("div");
-    const ontoggle = () => {
-      let json = text;
-      try {
-        json = JSON.parse(text);
-      } catch {
-        // It is shown as it is.
-      }
-      if (details.open) more.replaceChildren(pretty(json));
-    };
+    const ontoggle = () => details.open && more.replaceChildren(pretty(text));
     const details = el("details", { ontoggle }, el("summary", name), more);
     return details;
   };

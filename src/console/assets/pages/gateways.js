@@ -1,8 +1,8 @@
 // Gateways: their paths, what passes through them, and the doors to who is connected.
 
 import { button, el, link, route, show } from "../dom.js";
-import { at, get, poll, session } from "../api.js";
-import { list, table } from "../list.js";
+import { at, get, pathsOf, poll, session } from "../api.js";
+import { list, MOST, table } from "../list.js";
 import { ago, count, status, trouble } from "../show.js";
 import { broadcast, connections, disconnectAll } from "./connections.js";
 
@@ -26,6 +26,7 @@ export async function gateway(page) {
   const { signal } = page;
   const known = await get(at`/apigateways/v1/apigateways/${id}`, {}, signal);
   const paths = el("div", el("p.loading", { role: "status" }, "Loading…"));
+  const find = el("input", { type: "search", placeholder: "Part of a path", "aria-label": "Find paths", hidden: true, oninput: () => again() });
   const who = connections(page, id);
   const columns = [
     ["Path", ({ path }) => el("span.mono", path), "first"],
@@ -39,11 +40,14 @@ export async function gateway(page) {
         if (await disconnectAll(id, path)) who.again();
       }, { class: "small", "aria-label": `Disconnect all of ${path}` })), "last"],
   ];
-  poll(2000, signal, async () => {
+  const again = poll(2000, signal, async () => {
     try {
-      const now = await get("/triggercast/v1/overview", { afterSample: "9007199254740991" }, signal);
-      const own = (now.gateways ?? []).find(({ gatewayId }) => gatewayId === id);
-      show(paths, table("Paths", columns, own?.paths ?? [], { key: ({ path }) => path, empty: "It has no path now." }));
+      const all = await pathsOf(id, signal);
+      const wanted = find.value.trim();
+      find.hidden = all.length <= MOST;
+      show(paths, table("Paths", columns, all.filter(({ path }) => path.includes(wanted)), {
+        key: ({ path }) => path, empty: wanted ? "No path has this in it." : "It has no path now.",
+      }));
     } catch (error) {
       if (error.name === "AbortError") throw error;
       show(paths, trouble(error));
@@ -52,7 +56,7 @@ export async function gateway(page) {
   const actions = [status(known.status)];
   return [
     page.head(known.name || id, { about: known.description ?? known.domain, actions }),
-    el("section.card.flush", el("h2", "Paths"), paths),
+    el("section.card.flush", el("div.card-head", el("h2", "Paths"), find), paths),
     el("section.card.flush", el("div.card-head", el("h2", "Connections"), who.search), who.node),
   ];
 }

@@ -1,6 +1,6 @@
 // One trigger: how it is, what it does, why its batches close, its last events; and what can be done to it.
 
-import { button, dialog, el, keep, link, route, show } from "../dom.js";
+import { badge, button, dialog, el, keep, link, route, show } from "../dom.js";
 import { at, call, get, poll } from "../api.js";
 import { bar, bars, line, rates } from "../chart.js";
 import { eventList, pretty, toBase64 } from "../event.js";
@@ -19,7 +19,16 @@ export async function trigger(page) {
   const activity = el("section.stack", { "aria-label": "Activity" }, el("p.loading", { role: "status" }, "Loading…"));
   const actions = el("div.actions");
   const samples = [];
+  const left = new AbortController();
+  const isHere = AbortSignal.any([signal, left.signal]);
 
+  /** What is said of a trigger that is no more. */
+  const end = () => {
+    left.abort();
+    show(actions);
+    show(about, el("p.note", "It was deleted. ", link("All triggers", "triggers")));
+    activity.remove();
+  };
   const draw = () => {
     const verb = now.status === "PAUSED" ? "Resume" : "Pause";
     show(actions,
@@ -35,15 +44,22 @@ export async function trigger(page) {
   };
   draw();
 
-  const again = poll(2000, signal, async () => {
+  const again = poll(2000, isHere, async () => {
     try {
       now = await get(at`/triggers/v2/triggers/${id}`, {}, signal);
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      if (error.status === 404) return end();
+      show(about, ...described(now, error.status === 403 ? "Not to be seen" : "Not known just now"));
+      return void show(activity, trouble(error));
+    }
+    try {
       draw();
       const does = await get(at`/triggercast/v1/triggers/${id}/activity`, { eventCount: 20 }, signal);
       const all = does.actions ?? [];
       samples.push({ at: new Date().toISOString(), events: all.reduce((sum, { events = 0 }) => sum + Number(events), 0) });
       samples.splice(0, samples.length - KEPT);
-      events.show(does.events);
+      events.show(does.events, does.eventsWithheld && "You may not see what its source says.");
       show(activity, conditions(does.conditions), el("div.columns", all.map(performed), keep(chartCard)), keep(lastCard));
       chart.show(samples.map((sample) => new Date(sample.at) / 1000), rates(samples, "events"));
     } catch (error) {
@@ -56,7 +72,7 @@ export async function trigger(page) {
   return [page.head(now.name || id, { about: now.description, actions: [actions] }), about, activity];
 }
 
-function described(trigger) {
+function described(trigger, unknown = "") {
   const { name, settings } = source(trigger);
   const kinds = (settings.eventType ?? []).map((type) => EVENT_TYPES.find(([word]) => word === type)?.[1] ?? type);
   const line = (term, value) => value && el("div", el("dt", term), el("dd", value));
@@ -64,7 +80,7 @@ function described(trigger) {
   const labels = Object.entries(trigger.labels ?? {}).map(([key, value]) => el("span.chip", value ? `${key}=${value}` : key));
   return [
     el("dl.facts.wide",
-      line("Status", status(trigger.status, trigger.conditions)),
+      line("Status", unknown ? badge(unknown, "warn") : status(trigger.status, trigger.conditions)),
       line("Source", [name, " ", place && (settings.brokerId ? place : link(place, kinds.length ? "containers" : "devices", place))]),
       line("Device", settings.deviceId),
       line("MQTT topic", settings.mqttTopic && el("span.mono", settings.mqttTopic)),
@@ -76,7 +92,7 @@ function described(trigger) {
       line("While paused", trigger.onPause === "DROP" ? "events are not sent" : "events are kept"),
       line("Created", day(trigger.createdAt)),
       line("Labels", labels.length > 0 && el("span.chips", labels))),
-    conditions(trigger.conditions),
+    !unknown && conditions(trigger.conditions),
     (trigger.action ?? []).map(({ filter, transformer }) => [
       filter && el("div", el("h2", "Filter"), el("pre.mono", filter.jq)),
       transformer && el("div", el("h2", "Transformer"), el("pre.mono", transformer.jq)),
@@ -151,14 +167,7 @@ function test(trigger) {
 
 function result({ sent, reason, event, message }, at, trigger) {
   const { gatewayId = "", path = "" } = trigger.action?.[at]?.gatewayWebsocketBroadcast ?? {};
-  const json = (text) => {
-    try {
-      return JSON.parse(text);
-    } catch {
-      return text;
-    }
-  };
   return el("div.result",
     el("p", el("strong", sent ? "Sent" : "Not sent"), ` to ${gatewayId}${path}`, reason && `: ${reason}`),
-    event && pretty(json(event)), message && el("p.muted", `A message of ${bytes(new TextEncoder().encode(message).length)}, if it is alone in its batch.`));
+    event && pretty(event), message && el("p.muted", `A message of ${bytes(new TextEncoder().encode(message).length)}, if it is alone in its batch.`));
 }

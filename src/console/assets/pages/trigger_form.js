@@ -1,7 +1,7 @@
 // Makes a trigger, or changes one: the three kinds of sources, batches, and up to five targets. What the server finds wrong stands at its field.
 
-import { button, el, field, keep, select, show, toast } from "../dom.js";
-import { all, at, change, get, session } from "../api.js";
+import { button, el, field, keep, route, select, show, toast } from "../dom.js";
+import { all, at, change, get, pathsOf, session } from "../api.js";
 import { EVENT_TYPES, seconds, source } from "../show.js";
 
 const MOST_TARGETS = 5;
@@ -14,24 +14,28 @@ const ENCODINGS = [["BASE64", "Base64"], ["TEXT", "Text"], ["JSON", "JSON"]];
 const PAUSES = [["HOLD", "Keep events and send them later"], ["DROP", "Do not send events"]];
 
 const text = (value, more = {}) => el("input", { type: "text", value: value ?? "", spellcheck: "false", autocomplete: "off", ...more });
+/** Nothing to choose from, and why. */
+const unseen = ({ message }) => Object.assign([], { fault: message });
 const named = (list) => list.map(({ id, name }) => [id, name && name !== id ? `${name} (${id})` : id]);
 
 export async function triggerForm(page) {
   const [id] = page.named;
   const folderId = session.folder;
-  const none = () => [];
-  const names = (path, query, list) => all(path, query, list, page.signal).catch(none);
-  const [known, registries, brokers, images, gateways, accounts, overview] = await Promise.all([
+  const names = (path, query, list) => all(path, query, list, page.signal).catch(unseen);
+  const [known, registries, brokers, images, gateways, accounts] = await Promise.all([
     id ? get(at`/triggers/v2/triggers/${id}`, {}, page.signal) : {},
     names("/iot-devices/v1/registries", { folderId }, "registries"),
     names("/iot-broker/v1/brokers", { folderId }, "brokers"),
     names("/container-registry/v1/registries", { folderId }, "registries"),
     names("/apigateways/v1/apigateways", { folderId }, "apiGateways"),
     names("/iam/v1/serviceAccounts", { folderId }, "serviceAccounts"),
-    get("/triggercast/v1/overview", {}, page.signal).catch(() => ({})),
   ]);
   const old = source(known);
-  const paths = new Map((overview.gateways ?? []).map(({ gatewayId, paths = [] }) => [gatewayId, paths.map(({ path }) => path)]));
+  const asked = new Map();
+  const paths = (gatewayId) => {
+    if (!asked.has(gatewayId)) asked.set(gatewayId, pathsOf(gatewayId, page.signal).catch(() => []));
+    return asked.get(gatewayId);
+  };
 
   const name = field("Name", text(known.name, { maxlength: 63 }), { path: "name", hint: "3 to 63 characters: lower-case letters, digits and “-”; a letter first." });
   const description = field("Description", el("textarea", { rows: 2, maxlength: 500, value: known.description ?? "" }), { path: "description", hint: "At most 500 characters." });
@@ -43,7 +47,7 @@ export async function triggerForm(page) {
   const number = (value, more) => el("input", { type: "number", value, inputmode: "decimal", ...more });
   const batch = (last) => `source.${KINDS.find(([kind]) => kind === chosen())[2]}.batch_settings.${last}`;
   const size = field("Batch size", number(Number(batchSettings.maxCount) || 1, { min: 1, max: 1000, step: 1, required: true }), { hint: "Events: 1 to 1,000." });
-  const cutoff = field("Cutoff", number(seconds(batchSettings.cutoff) || 1, { min: 1, max: 60, step: "any", required: true }), { hint: "Seconds from the first event: 1 to 60." });
+  const cutoff = field("Cutoff", number(seconds(batchSettings.cutoff) || 1, { min: 0, max: 60, step: "any", required: true }), { hint: "Seconds from the first event: up to 60; 0 stands for 1." });
   const most = field("Batch bytes", number(Number(batchSettings.maxBytes) || "", { min: 1, max: 65536, step: 1 }), { hint: "1 to 65,536. Empty: as many as the gateway's messages hold." });
 
   const radios = el("fieldset.choice.kinds", el("legend", "Type"), KINDS.map(([kind, words]) =>
@@ -96,19 +100,27 @@ export async function triggerForm(page) {
     targets.forEach((made, at) => made.number(at));
   };
 
+  let loaded = {};
+  /** Names of what differs from what was loaded. */
+  const changes = () => Object.entries(value()).filter(([name, value]) => JSON.stringify(value) !== loaded[name]).map(([name]) => name);
+  const done = (id, words, kind) => {
+    page.isChanged = () => false;
+    toast(words, kind);
+    page.go(route("triggers", id));
+  };
   const onsubmit = async (event) => {
     event.preventDefault();
     prepare();
     show(summary);
     if (!check(fields())) return;
+    const changed = changes();
+    if (id && !changed.length) return done(id, "Nothing was changed.");
     send.disabled = true;
     try {
-      const body = value();
       const made = id
-        ? await change("PATCH", at`/triggers/v2/triggers/${id}`, { ...body, updateMask: "name,description,labels,source,action,onPause" })
-        : await change("POST", "/triggers/v2/triggers", { ...body, folderId });
-      toast(`Trigger ${made.name || made.id} is ${id ? "changed" : "created"}.`, "good");
-      page.go(`#/triggers/${encodeURIComponent(made.id)}`);
+        ? await change("PATCH", at`/triggers/v2/triggers/${id}`, { ...value(), updateMask: changed.join() })
+        : await change("POST", "/triggers/v2/triggers", { ...value(), folderId });
+      done(made.id, `Trigger ${made.name || made.id} is ${id ? "changed" : "created"}.`, "good");
     } catch (error) {
       complain(fields(), error, summary);
     } finally {
@@ -123,6 +135,8 @@ export async function triggerForm(page) {
     el("section.card", el("div.grid", pause)),
     summary,
     el("div.buttons", el("a.button", { href: id ? `#/triggers/${encodeURIComponent(id)}` : "#/triggers" }, "Cancel"), send));
+  loaded = Object.fromEntries(Object.entries(value()).map(([name, value]) => [name, JSON.stringify(value)]));
+  page.isChanged = () => changes().length > 0;
   return [page.head(id ? `Edit ${known.name || id}` : "Create trigger"), form];
 }
 
@@ -143,8 +157,15 @@ function check(fields) {
     field.complain(wrong);
     if (wrong) first ??= input;
   }
-  first?.focus();
+  reveal(first);
   return !first;
+}
+
+/** Goes to an input, also to one that is folded away. */
+function reveal(input) {
+  const folded = input?.closest("details");
+  if (folded) folded.open = true;
+  input?.focus();
 }
 
 /** Puts what the API says at the fields that it names, and the rest above the buttons. */
@@ -160,23 +181,29 @@ function complain(fields, error, summary) {
   }
   if (!error.fields?.length) rest.push(error.message);
   show(summary, rest.map((words) => el("p.alert", words)));
-  first?.focus();
+  reveal(first);
 }
 
-const need = (list, what) => (list.length ? [["", `Choose ${what}`], ...named(list)] : [["", `There is no ${what.replace(/^an? /, "")}`]]);
+const need = (list, what) => (list.length ? [["", `Choose ${what}`], ...named(list)] : [["", list.fault ?? `There is no ${what.replace(/^an? /, "")}`]]);
 
 function iot(page, registries, { kind, settings }) {
   const own = kind === "iotMessage" ? settings : {};
   const registry = field("Registry", select(need(registries, "a registry"), own.registryId ?? (registries.length === 1 ? registries[0].id : ""), { required: true, onchange: () => load() }), { path: "source.iot_message.registry_id" });
   const device = field("Device", select([["", "All devices"]], own.deviceId ?? ""), { path: "source.iot_message.device_id", hint: "Only what this device publishes." });
   const topic = field("MQTT topic", text(own.mqttTopic, { placeholder: "$devices/+/events" }), { path: "source.iot_message.mqtt_topic", hint: "With “+” and “#”, or an alias. Empty: all topics." });
+  const offer = (list, value) => {
+    device.input.replaceChildren(...select([["", "All devices"], ...named(list)], value).childNodes);
+    device.input.value = value;
+  };
+  let offered = own.registryId;
   const load = async () => {
     const registryId = registry.input.value;
-    const list = registryId ? await all("/iot-devices/v1/devices", { registryId }, "devices", page.signal).catch(() => []) : [];
-    if (registryId !== registry.input.value) return;
-    const fresh = select([["", "All devices"], ...named(list)], list.some(({ id }) => id === device.input.value) ? device.input.value : own.deviceId ?? "");
-    device.input.replaceChildren(...fresh.childNodes);
-    device.input.value = fresh.value;
+    if (registryId !== offered) offer([], registryId === own.registryId ? own.deviceId ?? "" : "");
+    offered = registryId;
+    const list = registryId ? await all("/iot-devices/v1/devices", { registryId }, "devices", page.signal).catch(unseen) : [];
+    if (registryId !== offered) return;
+    offer(list, device.input.value);
+    device.complain(list.fault ?? "");
   };
   load();
   const value = () => ({ registryId: registry.input.value, deviceId: device.input.value, mqttTopic: topic.input.value.trim() });
@@ -198,10 +225,10 @@ function container(registries, { kind, settings }) {
   const tag = field("Image tag", text(own.tag, { placeholder: "latest" }), { path: `${base}.tag`, hint: "Empty: all tags." });
   const wanted = own.eventType ?? EVENT_TYPES.map(([type]) => type);
   const boxes = EVENT_TYPES.map(([type, words]) => {
-    const box = el("input", { type: "checkbox", value: type, checked: wanted.includes(type) });
+    const box = el("input", { type: "checkbox", value: type, checked: wanted.includes(type), "aria-describedby": "types-wrong" });
     return { box, node: el("label", box, words) };
   });
-  const wrong = el("small.wrong", { hidden: true });
+  const wrong = el("small.wrong", { hidden: true, id: "types-wrong" });
   const types = el("fieldset.choice.wide", el("legend", "Event types"), boxes.map(({ node }) => node), wrong);
   const chosen = () => boxes.filter(({ box }) => box.checked).map(({ box }) => box.value);
   types.input = boxes[0].box;
@@ -210,6 +237,7 @@ function container(registries, { kind, settings }) {
   types.complain = (words) => {
     wrong.textContent = words;
     wrong.hidden = !words;
+    for (const { box } of boxes) box.setAttribute("aria-invalid", String(Boolean(words)));
   };
   const value = () => ({ registryId: registry.input.value, imageName: image.input.value.trim(), tag: tag.input.value.trim(), eventType: chosen() });
   return { fields: [registry, types, image, tag], value };
@@ -223,7 +251,11 @@ function target(action, { gateways, accounts, paths }) {
   const base = "gateway_websocket_broadcast";
   const listId = `paths-${(lists += 1)}`;
   const known = el("datalist", { id: listId });
-  const offer = () => known.replaceChildren(...(paths.get(gateway.input.value) ?? []).map((path) => el("option", { value: path })));
+  const offer = async () => {
+    const id = gateway.input.value;
+    const list = id ? await paths(id) : [];
+    if (id === gateway.input.value) known.replaceChildren(...list.map(({ path }) => el("option", { value: path })));
+  };
   const gateway = field("API gateway", select(need(gateways, "a gateway"), own.gatewayId ?? (gateways.length === 1 ? gateways[0].id : ""), { required: true, onchange: () => offer() }));
   const path = field("Path", text(own.path, { required: true, list: listId, placeholder: "/ws" }), { hint: "A WebSocket path of the gateway." });
   const first = accounts.find(({ id }) => id === "broadcaster")?.id ?? "";
