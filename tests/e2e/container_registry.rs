@@ -178,6 +178,8 @@ fn operations_on_a_real_registry_become_exactly_their_events() {
     assert_eq!(next(&mut memory, 18).len(), 18);
     let metrics = server.get("/metrics").1;
     assert!(metrics.contains("triggercast_registry_events_total{reason=\"notified\"} 18"), "{metrics}");
+    // Once each, though three triggers take them.
+    assert!(metrics.contains("triggercast_events_received_total 18\n"), "{metrics}");
 }
 
 #[test]
