@@ -177,6 +177,11 @@ impl TestServer {
         http_get(self.management, path)
     }
 
+    /// The sum of our counters that begin so, as `mqtt_closed_total{reason="login"}`.
+    pub fn counted(&self, name: &str) -> u64 {
+        counted(&self.get("/metrics").1, name)
+    }
+
     /// Calls of the API with the administrator's key.
     pub fn caller(&self) -> Caller {
         let key = std::fs::read_to_string(self.folder.join("data/admin.key")).unwrap();
@@ -274,6 +279,12 @@ fn lines_of(output: impl Read + Send + 'static) -> Receiver<String> {
         }
     });
     lines
+}
+
+/// The sum of our counters that begin so in a text of metrics.
+pub fn counted(metrics: &str, name: &str) -> u64 {
+    let values = metrics.lines().filter_map(|line| line.strip_prefix("triggercast_")?.strip_prefix(name));
+    values.map(|rest| rest.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
 /// Asks until there is an answer.

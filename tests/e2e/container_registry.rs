@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::common::{BEGINNING, LIMIT, Socket, TestServer, until};
+use crate::common::{BEGINNING, LIMIT, Socket, TestServer, counted, until};
 use crate::docker_registry::{DockerRegistry, LOGIN, Layout, TOKEN, low_port};
 
 const ALL: &str = "[create_image, delete_image, create_image_tag, delete_image_tag]";
@@ -178,6 +178,8 @@ fn operations_on_a_real_registry_become_exactly_their_events() {
     assert_eq!(next(&mut memory, 18).len(), 18);
     let metrics = server.get("/metrics").1;
     assert!(metrics.contains("triggercast_registry_events_total{reason=\"notified\"} 18"), "{metrics}");
+    // Once each, though three triggers take them.
+    assert!(metrics.contains("triggercast_events_received_total 18\n"), "{metrics}");
 }
 
 #[test]
@@ -264,7 +266,7 @@ fn a_server_that_comes_back_gets_what_a_registry_has_kept() {
     assert_eq!(in_short(&next(&mut socket, 3)), told);
     let metrics = until("the reading of the registry", || {
         let text = server.get("/metrics").1;
-        text.contains("triggercast_registry_reconciliations_total{reason=\"done\"}").then_some(text)
+        (counted(&text, "registry_reconciliations_total{reason=\"done\"}") > 0).then_some(text)
     });
     assert!(metrics.contains("triggercast_registry_events_total{reason=\"notified\"} 3"), "{metrics}");
     assert!(metrics.contains("triggercast_registry_events_total{reason=\"reconciled\"} 0"), "{metrics}");
@@ -316,21 +318,16 @@ fn parallel_writers_of_one_tag_leave_everyone_with_what_the_registry_has() {
             }
         });
     }
-    let counted = |name: &str| -> usize {
-        let text = server.get("/metrics").1;
-        let lines = text.lines().filter_map(|line| line.strip_prefix(&format!("triggercast_{name}")));
-        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap()).sum()
-    };
     // Of the manifest of each, and of what the writers did. Those of blobs, and of our own looks, mean nothing.
     until("all notifications", || {
-        let ignored = counted("registry_ignored_total");
-        let taken = counted("registry_notifications_total{reason=\"taken\"}");
-        (taken.saturating_sub(ignored) >= (1 + ROUNDS) * WRITERS).then_some(())
+        let ignored = server.counted("registry_ignored_total");
+        let taken = server.counted("registry_notifications_total{reason=\"taken\"}");
+        (taken.saturating_sub(ignored) >= ((1 + ROUNDS) * WRITERS) as u64).then_some(())
     });
     // Whatever was told in which order, in the end it is right, without a reading of the registry.
     let last = registry.digest("app", "race");
     until("the tag as it is", || {
-        let told = counted("registry_events_total");
+        let told = server.counted("registry_events_total") as usize;
         let events = in_short(&next(&mut server.websocket("/images?since=1h"), told));
         let set = events.iter().rfind(|event| event.2 == "race" && event.0 == "CreateImageTag")?;
         (set.3 == last).then_some(())

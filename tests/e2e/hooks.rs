@@ -277,8 +277,7 @@ fn each_limit_has_its_code() {
         "refused_total{reason=\"path_full\"}",
         "refused_total{reason=\"address_full\"}",
     ] {
-        let line = format!("triggercast_websocket_{name} ");
-        until(name, || server.get("/metrics").1.contains(&line).then_some(()));
+        until(name, || (server.counted(&format!("websocket_{name}")) > 0).then_some(()));
     }
 }
 
