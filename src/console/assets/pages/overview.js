@@ -85,7 +85,8 @@ function tiles({ totals = {}, journal = {}, problems = [], ...now }, samples) {
   return el("section.tiles", { "aria-label": "Now" },
     tile("Events/s", last("events"), `${count(totals.events)} in all`),
     tile("Deliveries/s", last("deliveries"), `${count(totals.deliveries)} in all`),
-    tile("Lag", lasting(lags(samples).findLast((lag) => lag !== null) ?? null), "from publish to socket"),
+    // Of the last minute.
+    tile("Lag", lasting(lags(samples.slice(-31)).findLast((lag) => lag !== null) ?? null), "from publish to socket"),
     tile("Connections", count(web), `${count(totals.mqttConnections)} MQTT${slow ? ` · ${count(slow)}× fell behind` : ""}`, "gateways"),
     tile("Triggers", count(now.activeTriggers), `${count(now.pausedTriggers)} paused`, "triggers"),
     tile("Sources", `${count(all - Number(now.failingSourceCount ?? 0))}/${count(all)}`, "working", "devices"),
