@@ -77,7 +77,6 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("anyhow", &["src/main.rs", "src/cli/"]),
     ("tokio_tungstenite", &["src/cli/listen"]),
     ("rusqlite", &["src/database.rs", "src/journal/", "src/container_registry/store/", "src/store/"]),
-    ("rustix", &["src/journal/disk/file.rs"]),
     (
         "tonic",
         &["src/proto/raw.rs", "src/management/grpc.rs", "src/management/incoming.rs", "src/cli/remote/"],

@@ -180,8 +180,8 @@ impl Files {
 
     /// Bytes that may still be written where they are.
     pub(super) fn room(&self) -> Option<u64> {
-        let found = rustix::fs::statvfs(&self.folder).ok()?;
-        Some(found.f_bavail.saturating_mul(found.f_frsize))
+        let found = nix::sys::statvfs::statvfs(&self.folder).ok()?;
+        Some(found.blocks_available().saturating_mul(found.fragment_size()))
     }
 
     /// Gives the reserve free if nothing else is left, so that what opens next has room to begin with.
