@@ -45,8 +45,13 @@ impl Book {
     }
 
     fn list(&mut self, name: &str, kind: &'static str, labels: &[&'static str], help: &'static str) {
-        let end = if kind == "counter" { "_total" } else { "" };
-        let name = format!("{OURS}_{name}{end}");
+        self.list_as(format!("{OURS}_{name}"), kind, labels, help);
+    }
+
+    fn list_as(&mut self, mut name: String, kind: &'static str, labels: &[&'static str], help: &'static str) {
+        if kind == "counter" {
+            name.push_str("_total");
+        }
         self.listed.push(Listed { name, kind, labels: labels.to_vec(), help, words: Vec::new() });
     }
 
@@ -123,9 +128,7 @@ impl Book {
 
     fn list_all(&mut self, prefix: &str, shows: &[Kind]) {
         for Kind { name, kind, labels, help } in shows {
-            let end = if *kind == "counter" { "_total" } else { "" };
-            let name = format!("{prefix}{name}{end}");
-            self.listed.push(Listed { name, kind, labels: labels.to_vec(), help, words: Vec::new() });
+            self.list_as(format!("{prefix}{name}"), kind, labels, help);
         }
     }
 }

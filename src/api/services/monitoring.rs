@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use bytes::Bytes;
 use prost_types::Timestamp;
 
+use super::triggers::source_right;
 use crate::api::access::{self, Place};
 use crate::api::call::Call;
 use crate::api::fault::Fault;
@@ -24,7 +25,6 @@ use crate::proto::types::triggercast::v1::{
 use crate::proto::types::yandex::cloud::iot::devices::v1::{Device, Registry};
 use crate::proto::types::yandex::cloud::serverless::apigateway::v1::ApiGateway;
 use crate::proto::types::yandex::cloud::serverless::triggers::v2::Trigger;
-use crate::proto::types::yandex::cloud::serverless::triggers::v2::source::Source;
 use crate::store::Kind;
 
 /// Sources, paths and problems that one answer tells.
@@ -173,21 +173,9 @@ fn gateway(call: &Call<'_>, request: GetGatewayActivityRequest) -> Result<Gatewa
 /// Whether the caller may see what comes from the source of a trigger.
 fn sees_source(call: &Call<'_>, trigger: &Trigger) -> bool {
     let state = call.api.store.state();
-    let may = |kind: Kind, id: &str, right: Right| {
+    source_right(trigger).is_some_and(|(kind, id, right)| {
         find(&state, kind, id).and_then(|record| call.may(&state, right, record)).is_ok()
-    };
-    match trigger.source.as_ref().and_then(|source| source.source.as_ref()) {
-        Some(Source::IotMessage(source)) => {
-            may(Kind::DeviceRegistry, &source.registry_id, Right::See(Area::Devices))
-        }
-        Some(Source::IotBrokerMessage(source)) => {
-            may(Kind::Broker, &source.broker_id, Right::See(Area::Devices))
-        }
-        Some(Source::ContainerRegistry(source)) => {
-            may(Kind::ContainerRegistry, &source.registry_id, Right::PullImages)
-        }
-        _ => false,
-    }
+    })
 }
 
 fn trigger(call: &Call<'_>, request: GetTriggerActivityRequest) -> Result<TriggerActivity, Fault> {

@@ -24,6 +24,22 @@ pub(super) fn add(table: &mut Table) {
     test::add(table);
 }
 
+/// Where the events of a trigger come from, and the right that it takes to see them.
+pub(super) fn source_right(trigger: &Trigger) -> Option<(Kind, &str, Right)> {
+    match trigger.source.as_ref()?.source.as_ref()? {
+        Source::IotMessage(source) => {
+            Some((Kind::DeviceRegistry, &source.registry_id, Right::See(Area::Devices)))
+        }
+        Source::IotBrokerMessage(source) => {
+            Some((Kind::Broker, &source.broker_id, Right::See(Area::Devices)))
+        }
+        Source::ContainerRegistry(source) => {
+            Some((Kind::ContainerRegistry, &source.registry_id, Right::PullImages))
+        }
+        _ => None,
+    }
+}
+
 impl Call<'_> {
     /// A trigger with what keeps it from running.
     fn with_conditions(&self, trigger: &mut Trigger) {
@@ -84,19 +100,14 @@ impl Call<'_> {
             Some(record) if *record.folder != *trigger.folder_id => self.may(state, right, record),
             _ => Ok(()),
         };
-        match trigger.source.as_ref().and_then(|source| source.source.as_ref()) {
-            Some(Source::IotMessage(source)) => {
-                in_folder(Kind::DeviceRegistry, &source.registry_id, Right::See(Area::Devices))?;
-            }
-            Some(Source::IotBrokerMessage(source)) => {
-                in_folder(Kind::Broker, &source.broker_id, Right::See(Area::Devices))?;
-            }
-            Some(Source::ContainerRegistry(source)) => {
-                if let Some(registry) = state.get(Kind::ContainerRegistry, &source.registry_id) {
-                    self.may(state, Right::PullImages, registry)?;
+        match source_right(trigger) {
+            Some((kind @ Kind::ContainerRegistry, id, right)) => {
+                if let Some(registry) = state.get(kind, id) {
+                    self.may(state, right, registry)?;
                 }
             }
-            _ => {}
+            Some((kind, id, right)) => in_folder(kind, id, right)?,
+            None => {}
         }
         for action in &trigger.action {
             if let Some(Action::GatewayWebsocketBroadcast(broadcast)) = &action.action {
